@@ -1,0 +1,199 @@
+"""`syncd check`: would it work? Configuration, credentials, database, spool; the API if asked."""
+
+import asyncio
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import click
+
+from syncd.cli.door import Door, door, opened
+from syncd.cli.options import config_option, json_option
+from syncd.cli.printing import plain
+from syncd.config import read_token
+from syncd.core.answer import NoReply, Reply
+from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
+from syncd.errors import ConfigError, CredentialsError, SyncdError
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    level: Level
+    message: str
+
+
+@click.command("check")
+@click.option("--online", is_flag=True, help="Ask the API for a run that does not exist, too.")
+@json_option
+@config_option
+def check_command(*, online: bool, as_json: bool, config_path: str | None) -> int:
+    """Would it work? Changes nothing.
+
+    Looks at configuration, credentials, database integrity and spool permissions. No traffic unless --online. Exit code 4 for configuration or credentials, 1 for anything else.
+    """
+    code = 0
+    for finding in _findings(config_path, online=online):
+        if as_json:
+            click.echo(json.dumps(asdict(finding), ensure_ascii=False))
+        else:
+            click.echo(f"{finding.level:<4}  {finding.subject:<13}  {plain(finding.message)}")
+        if finding.level is Level.FAIL:
+            code = max(code, 4 if finding.subject in ("configuration", "credentials") else 1)
+    return code
+
+
+def _findings(config_path: str | None, *, online: bool) -> Iterator[Finding]:
+    try:
+        to = door(config_path)
+    except ConfigError as error:
+        for line in error.errors:
+            yield Finding("configuration", Level.FAIL, line)
+        return
+    yield Finding("configuration", Level.OK, f"from {to.config.source}")
+    for subject, check in (
+        ("credentials", _credentials),
+        ("daemon", _daemon),
+        ("database", _database),
+        ("spool", _spool),
+        *([("API", _api)] if online else []),
+    ):
+        yield from _checked(subject, check, to)
+
+
+def _checked(
+    subject: str, check: Callable[[Door], Iterator[tuple[Level, str]]], to: Door
+) -> Iterator[Finding]:
+    try:
+        for level, message in check(to):
+            yield Finding(subject, level, message)
+    except CredentialsError as error:
+        yield Finding("credentials", Level.FAIL, str(error))
+    except SyncdError as error:
+        yield Finding(subject, Level.FAIL, str(error))
+
+
+def _credentials(to: Door) -> Iterator[tuple[Level, str]]:
+    try:
+        token = read_token(to.config, os.environ)
+    except CredentialsError as error:
+        if not _is_up(to):
+            raise
+        # systemd gives its credential to the daemon alone, and the file may be root's.
+        yield Level.WARN, f"not to be seen from here, though the daemon has a token: {error}"
+        return
+    for warning in token.warnings:
+        yield Level.WARN, warning
+    yield Level.OK, f"a token from {token.source}"
+
+
+def _is_up(to: Door) -> bool:
+    try:
+        return to.wire.answers()
+    except SyncdError:
+        return True  # somebody is there, if not for us
+
+
+def _daemon(to: Door) -> Iterator[tuple[Level, str]]:
+    status = to.status()
+    if status is None:
+        yield Level.WARN, f"nobody listens on {to.places.socket}: the daemon is not running"
+    else:
+        about = status["daemon"]
+        yield Level.OK, f"{about['state']}, pid {about['pid']}, version {about['version']}"
+
+
+def _database(to: Door) -> Iterator[tuple[Level, str]]:
+    from syncd.store import integrity
+    from syncd.store.schema import newest, open_reader
+
+    path = to.places.store
+    if not os.path.lexists(path):
+        yield Level.OK, f"{path}: not there yet: the daemon makes it"
+        return
+    with opened(open_reader, path) as db:
+        flaws = list(integrity.flaws(db))
+    for flaw in flaws:
+        yield Level.FAIL, f"{path}: {flaw}"
+    if (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO:
+        yield Level.WARN, f"{path}: open to everyone on this machine (mode {mode:04o}): chmod 0600"
+    if not flaws:
+        yield Level.OK, f"{path}: sound, schema version {newest()}"
+
+
+def _spool(to: Door) -> Iterator[tuple[Level, str]]:
+    path = to.places.spool
+    if not os.path.lexists(path):
+        yield Level.OK, f"{path}: not there yet: the daemon makes it"
+        return
+    troubles = [
+        (level, f"{path / name}: {trouble}")
+        for name in ("incoming", "taking", "done", "rejected")
+        for level, trouble in _folder(path / name, path)
+    ]
+    yield from troubles
+    if not any(level is Level.FAIL for level, _ in troubles):
+        yield Level.OK, f"{path}: its folders can be used"
+
+
+def _folder(folder: Path, spool: Path) -> Iterator[tuple[Level, str]]:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return  # the daemon makes it
+    except OSError as error:
+        yield Level.FAIL, f"{error.strerror}"
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        yield Level.FAIL, "not a folder: move it away"
+        return
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        yield Level.FAIL, "this user may not read and write it"
+    if status.st_dev != spool.stat().st_dev:
+        yield Level.FAIL, "on another file system: files could not be moved by renaming"
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        yield Level.WARN, "everyone on this machine may write there: chmod o-w"
+
+
+def _api(to: Door) -> Iterator[tuple[Level, str]]:
+    token = read_token(to.config, os.environ)
+    url = to.config.api.url
+    match classify(asyncio.run(_ask(to, token.reveal)), NO_RUN, time.time()):
+        case Confirmed() | Refused():
+            yield Level.OK, f"{url}: answers, and takes the token"
+        case LockedOut(trouble):
+            message = f"{url}: does not take the token: {trouble.code}: {trouble.message}"
+            raise CredentialsError(message)
+        case Unavailable(trouble):
+            yield Level.FAIL, f"{url}: {trouble.code}: {trouble.message}"
+
+
+NO_RUN = "syncd-check-no-such-run"
+
+
+async def _ask(to: Door, token: Callable[[], str]) -> Reply | NoReply:
+    from syncd.api import Api, Endpoint
+
+    api = to.config.api
+    client = Api.open(
+        Endpoint(api.url, api.version_header, api.workspace_id or None, api.timeout_s), token
+    )
+    try:
+        return await client.retrieve(NO_RUN)
+    finally:
+        await client.close()

@@ -1,0 +1,1 @@
+"""`syncd demo`: the whole job on a throw-away folder, with a proof at the end."""

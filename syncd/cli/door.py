@@ -1,0 +1,115 @@
+"""How a command reaches the data: the daemon's socket first, else the SQLite file."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+import orjson
+
+from syncd.cli.wire import PATIENT_S, Wire
+from syncd.config import Config, Places, load, locate
+from syncd.errors import SyncdError
+
+Query = Mapping[str, str | int | tuple[str, ...] | None]
+"""What to read; None asks for nothing, a tuple is given several times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One command's way to the data."""
+
+    config: Config
+    places: Places
+
+    @property
+    def wire(self) -> Wire:
+        """The daemon's socket."""
+        return Wire(self.places.socket)
+
+    def lines(self, what: str, query: Query) -> Iterator[bytes]:
+        """Rows of patches, runs or batches, each the text of one JSON object.
+
+        Says on stderr if the daemon is down.
+        """
+        return self.wire.lines(_target(what, query)) or self._lines_of_file(what, query)
+
+    def rows(self, what: str, query: Query) -> Iterator[dict[str, Any]]:
+        """The same as dicts, for where numbers need not stay as they were written."""
+        return map(orjson.loads, self.lines(what, query))
+
+    def one(self, what: str, query: Query) -> bytes | None:
+        """The text of one JSON object, a patch or a snapshot; None if there is none."""
+        lines = self.wire.lines(_target(what, query), missing=True)
+        return next(lines or self._lines_of_file(what, query), None)
+
+    def status(self) -> dict[str, Any] | None:
+        """What the daemon says of itself; None if it is down."""
+        answer = self.wire.ask("GET", "/status")
+        return None if answer is None else orjson.loads(answer)
+
+    def tell(self, target: str, body: bytes = b"") -> dict[str, Any] | None:
+        """POST to the daemon and return its answer; None if it is down."""
+        answer = self.wire.ask("POST", target, body, timeout=PATIENT_S)
+        return None if answer is None else orjson.loads(answer)
+
+    def _lines_of_file(self, what: str, query: Query) -> Iterator[bytes]:
+        from syncd.store import read
+        from syncd.store.schema import open_reader
+
+        given: dict[str, Any] = {name: it for name, it in query.items() if it is not None}
+        now = time.time()
+        with opened(open_reader, self.places.store) as db:
+            _say_that_it_is_down()
+            match what:
+                case "patches":
+                    rows = read.patches(db, now, **given)
+                case "patch":
+                    rows = filter(None, [read.patch(db, given["id"])])
+                case "snapshot":
+                    rows = filter(None, [read.snapshot(db, given["run"])])
+                case "runs":
+                    where = [pair.partition("=")[::2] for pair in given.pop("where", ())]
+                    rows = read.runs(db, where=where, **given)
+                case _:
+                    rows = read.batches(db, **given)
+            yield from map(read.encode, rows)
+
+
+def door(config_path: str | None) -> Door:
+    """The way to the data of the daemon with that configuration. Raises ConfigError."""
+    config = load(config_path, os.environ)
+    return Door(config, locate(config, os.environ))
+
+
+@contextmanager
+def opened(
+    opener: Callable[[Path], sqlite3.Connection], path: Path
+) -> Iterator[sqlite3.Connection]:
+    """The database while the block runs; whatever it cannot do is one line for a person."""
+    from syncd.store.errors import translated
+
+    try:
+        with closing(opener(path)) as db:
+            yield db
+    except sqlite3.Error as error:
+        raise translated(error, str(path)) or error from error
+    except PermissionError as error:
+        raise SyncdError(f"{path}: permission denied: run this as its owner") from error
+
+
+@cache  # once is enough for a command that asks several times
+def _say_that_it_is_down() -> None:
+    click.echo("syncd: the daemon is not running: this is what its database holds", err=True)
+
+
+def _target(what: str, query: Query) -> str:
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"/read/{what}?{urlencode(given, doseq=True)}"

@@ -1,0 +1,144 @@
+"""Where `enqueue` puts patches: before the daemon, else into the file, as any producer does."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+
+from syncd.cli.door import Door, opened
+from syncd.core.patch import Patch, compact
+from syncd.errors import SyncdError
+
+T = TypeVar("T")
+
+PART_PATCHES = 500
+PART_BYTES = 512 << 10
+PAUSE_S = 0.010  # between transactions on the file; else other producers never get their turn
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of patches that were handed in. Those with a known key are duplicates."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    first_id: int | None = None
+    last_id: int | None = None
+
+    def __add__(self, later: "Taken") -> "Taken":
+        return Taken(
+            self.accepted + later.accepted,
+            self.duplicates + later.duplicates,
+            self.first_id or later.first_id,
+            later.last_id or self.last_id,
+        )
+
+
+@contextmanager
+def outbox(to: Door) -> "Iterator[ByDaemon | ByFile]":
+    """The daemon if it is up, else the database itself, made if there is none."""
+    if to.wire.answers():
+        yield ByDaemon(to)
+        return
+    from syncd.store.schema import open_writer
+
+    with opened(open_writer, to.places.store) as db:
+        yield ByFile(db)
+
+
+def parts(patches: Sequence[Patch]) -> Iterator[Sequence[Patch]]:
+    """Runs of patches that are small enough for one request, or one transaction."""
+    begin = size = 0
+    for index, patch in enumerate(patches):
+        more = len(line(patch))
+        if index - begin == PART_PATCHES or (size and size + more > PART_BYTES):
+            yield patches[begin:index]
+            begin, size = index, 0
+        size += more
+    if begin < len(patches):
+        yield patches[begin:]
+
+
+def line(patch: Patch) -> bytes:
+    """A patch as one line of JSON, its metadata as written but for whitespace between values."""
+    fields: dict[str, object] = {"workflow_run_id": patch.workflow_run_id}
+    if patch.name is not None:
+        fields["name"] = patch.name
+    if patch.metadata is not None:
+        text = patch.metadata.encode()
+        if b"\n" in text or b"\r" in text:
+            text = compact(text)
+        fields["metadata"] = orjson.Fragment(text)
+    if patch.idempotency_key is not None:
+        fields["idempotency_key"] = patch.idempotency_key
+    if patch.priority:
+        fields["priority"] = patch.priority
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ByDaemon:
+    """Hands patches to the running daemon. What `accept` has returned for is durable."""
+
+    to: Door
+
+    def open_batch(self, name: str) -> int:
+        """The unfinished batch of that name, or a new one."""
+        return int(self._tell("/batches", orjson.dumps({"name": name}))["batch_id"])
+
+    def accept(self, patches: Sequence[Patch], batch_id: int | None = None) -> Taken:
+        """One of `parts`, in one transaction."""
+        target = "/enqueue" if batch_id is None else f"/enqueue?batch_id={batch_id}"
+        return Taken(**self._tell(target, b"".join(map(line, patches))))
+
+    def close_batch(self, batch_id: int) -> None:
+        """The whole file was handed in."""
+        self._tell(f"/batches/{batch_id}/close", b"")
+
+    def _tell(self, target: str, body: bytes) -> dict[str, Any]:
+        answer = self.to.tell(target, body)
+        if answer is None:
+            raise SyncdError(f"{self.to.places.socket}: the daemon has stopped: try again")
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class ByFile:
+    """Writes patches into the database, while no daemon can be asked to."""
+
+    db: sqlite3.Connection
+
+    def open_batch(self, name: str) -> int:
+        """The unfinished batch of that name, or a new one."""
+        from syncd.store import accept
+
+        return self._atomic(lambda db: accept.open_batch(db, name, "enqueue", time.time()).batch_id)
+
+    def accept(self, patches: Sequence[Patch], batch_id: int | None = None) -> Taken:
+        """One of `parts`, in one transaction."""
+        from syncd.store import accept
+
+        place = None if batch_id is None else accept.Place(batch_id)
+        taken = self._atomic(lambda db: accept.accept(db, patches, place, time.time()))
+        return Taken(taken.accepted, taken.duplicates, taken.first_id, taken.last_id)
+
+    def close_batch(self, batch_id: int) -> None:
+        """The whole file was handed in."""
+        from syncd.store import accept
+
+        self._atomic(lambda db: accept.close_batch(db, batch_id, time.time()))
+
+    def _atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self.db)
+            self.db.execute("COMMIT")
+        finally:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+        time.sleep(PAUSE_S)
+        return result

@@ -1,0 +1,122 @@
+"""One screen that says how things stand, and what to do where there is trouble."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from syncd.cli.printing import ago, count, many, plain, seconds_since, span
+
+_COLOURS = {"running": "green", "stopped": "red", "blocked": "red"}  # else yellow
+
+
+def screen(status: dict[str, Any], now: float) -> list[str]:
+    """CONTRACT's section 5 as lines for people. `now` is seconds since the epoch."""
+    lines = [
+        _head(status["daemon"], now),
+        *_outbox(status, now),
+        "",
+        *_gate(status, now),
+        *_spool(status["spool"]),
+        *_last_error(status["last_error"], now),
+    ]
+    advice = list(_advice(status))
+    if advice:
+        width = max(len(command) for command, _ in advice)
+        lines += ["", "Next:", *(f"  {command:<{width}}   {why}" for command, why in advice)]
+    return lines
+
+
+def _head(daemon: dict[str, Any], now: float) -> str:
+    state = click.style(daemon["state"], fg=_COLOURS.get(daemon["state"], "yellow"), bold=True)
+    parts = [f"syncd {daemon['version']}  {state}"]
+    if daemon["reason"]:
+        parts.append(plain(daemon["reason"]))
+    if daemon["running"]:
+        up_s = seconds_since(daemon["started_at"], now) or 0.0
+        parts.append(f"pid {daemon['pid']}, up {span(max(0.0, up_s))}")
+    return "  ·  ".join(parts)
+
+
+def _outbox(status: dict[str, Any], now: float) -> Iterator[str]:
+    outbox = status["outbox"]
+    yield ""
+    notes = []
+    if outbox["oldest_pending_s"] is not None:
+        notes.append(f"the oldest for {span(outbox['oldest_pending_s'])}")
+    if outbox["deferred"]:
+        notes.append(f"{count(outbox['deferred'])} deferred after a failure")
+    yield _figure("pending", outbox["pending"], ", ".join(notes))
+    yield _figure("in flight", outbox["in_flight"])
+    yield _figure("held", outbox["held"], "by an operator" if outbox["held"] else "")
+    yield _figure("dead", outbox["dead"], "refused, parked" if outbox["dead"] else "")
+    cached = status["snapshots"]["count"]
+    yield _figure("delivered", outbox["delivered"], f"{many(cached, 'run')} cached")
+    yield _figure("discarded", outbox["discarded"])
+
+
+def _gate(status: dict[str, Any], now: float) -> Iterator[str]:
+    gate, throughput = status["gate"], status["throughput"]
+    if gate["rate_per_s"] is None:
+        yield _line("limit", f"{gate['limit_per_s']:g}/s, {gate['max_in_flight']} at once")
+    else:
+        yield _line(
+            "rate",
+            f"{gate['rate_per_s']:g}/s of {gate['limit_per_s']:g}/s,"
+            f" {gate['window']} of {gate['max_in_flight']} at once",
+        )
+        yield _line(
+            "last minute",
+            f"{throughput['requests_per_s_1m']:.1f} requests/s,"
+            f" {throughput['delivered_per_s_1m']:.1f} patches/s delivered",
+        )
+        shut = f", until {ago(gate['closed_until'], now)}" if gate["closed_until"] else ""
+        yield _line("breaker", f"{gate['breaker'].replace('_', ' ')}{shut}")
+    yield _line("done", _eta(status["eta_s"], status["outbox"]["pending"]))
+
+
+def _eta(eta_s: float | None, pending: int) -> str:
+    if eta_s is None:
+        return "not while nothing is sent"
+    return f"in about {span(eta_s)}" if eta_s > 0 or pending else "nothing waits"
+
+
+def _spool(spool: dict[str, Any]) -> Iterator[str]:
+    yield _line(
+        "spool", f"{many(spool['waiting'], 'file')} waiting, {count(spool['rejected'])} rejected"
+    )
+
+
+def _last_error(error: dict[str, Any] | None, now: float) -> Iterator[str]:
+    if error is None:
+        return
+    yield ""
+    yield _line("last error", f"{ago(error['at'], now)}: {plain(error['code'])}")
+    yield _line("", plain(error["message"]))
+    if error.get("request_id"):
+        yield _line("", f"request id {plain(error['request_id'])}")
+
+
+def _advice(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Commands that would help, each with its reason."""
+    daemon, outbox = status["daemon"], status["outbox"]
+    if not daemon["running"]:
+        yield "systemctl start syncd", "or `syncd run`, in the foreground"
+    if daemon["state"] == "paused":
+        yield "syncd resume", "sending is paused"
+    if daemon["state"] == "blocked":
+        yield "syncd check --online", "is it the token, its rights or the account?"
+    if outbox["deferred"]:
+        yield "syncd list --state deferred", "what is tried again, when, and why"
+    if outbox["dead"]:
+        yield "syncd list --state dead", "what was refused, and why; then retry or discard"
+    if outbox["held"]:
+        yield "syncd list --state held", "then release or discard"
+
+
+def _figure(name: str, number: int, note: str = "") -> str:
+    return f"  {name:<12}{count(number):>10}   {note}".rstrip()
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<12}{text}"

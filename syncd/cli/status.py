@@ -1,0 +1,120 @@
+"""`syncd status`: how things stand, from the daemon or, while it is down, from its files."""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import click
+
+from syncd import __version__
+from syncd.cli.door import Door, door, opened
+from syncd.cli.options import config_option, json_option
+from syncd.cli.screen import screen
+
+NOT_RUNNING = 3
+EVERY_S = 1.0
+
+_EMPTY = {
+    "outbox": {
+        "pending": 0,
+        "deferred": 0,
+        "in_flight": 0,
+        "held": 0,
+        "dead": 0,
+        "delivered": 0,
+        "discarded": 0,
+        "oldest_pending_s": None,
+    },
+    "snapshots": {"count": 0},
+    "last_error": None,
+    "paused": False,
+}
+
+
+@click.command("status")
+@click.option("--watch", is_flag=True, help="Again every second, until ^C.")
+@json_option
+@config_option
+def status_command(*, watch: bool, as_json: bool, config_path: str | None) -> int:
+    """How things stand, on one screen.
+
+    Is it running, what waits, what is stuck and why, and when will it be done. Exit code 3 while the daemon is not running.
+    """
+    to = door(config_path)
+    if watch and sys.stdout.isatty() and not as_json:
+        return _watch_on_terminal(to)
+    while True:
+        status = current(to)
+        if as_json:
+            click.echo(json.dumps(status))
+        else:
+            click.echo("\n".join(screen(status, time.time())))
+        if not watch:
+            return 0 if status["daemon"]["running"] else NOT_RUNNING
+        sys.stdout.flush()
+        time.sleep(EVERY_S)
+
+
+def current(to: Door) -> dict[str, Any]:
+    """CONTRACT, section 5, whether the daemon is up or down."""
+    return to.status() or offline(to)
+
+
+def offline(to: Door) -> dict[str, Any]:
+    """The same object from the database, the spool and the settings.
+
+    What only a running daemon can know, such as the pace in use, is null.
+    """
+    from syncd.spool import Spool
+
+    spool = Spool(to.places.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
+    known = _database(to)
+    paused = known.pop("paused")
+    last_error = known.pop("last_error")
+    nothing_waits = known["outbox"]["pending"] == 0
+    return {
+        "daemon": {
+            "running": False,
+            "state": "stopped",
+            "reason": "an operator has paused sending: it will start paused" if paused else None,
+            "pid": None,
+            "version": __version__,
+            "started_at": None,
+        },
+        **known,
+        "gate": {
+            "limit_per_s": to.config.delivery.rate_per_s,
+            "rate_per_s": None,
+            "max_in_flight": to.config.delivery.max_in_flight,
+            "window": None,
+            "closed_until": None,
+            "breaker": None,
+        },
+        "throughput": {"delivered_per_s_1m": 0.0, "requests_per_s_1m": 0.0},
+        "eta_s": 0.0 if nothing_waits else None,
+        "spool": {"waiting": spool.waiting(), "rejected": spool.rejected()},
+        "last_error": last_error,
+    }
+
+
+def _database(to: Door) -> dict[str, Any]:
+    from syncd.store import read
+    from syncd.store.schema import open_reader
+
+    if not os.path.lexists(to.places.store):
+        return dict(_EMPTY)
+    with opened(open_reader, to.places.store) as db:
+        return read.outbox(db, time.time())
+
+
+def _watch_on_terminal(to: Door) -> int:
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False, screen=True) as live:
+        while True:
+            lines = screen(current(to), time.time())
+            live.update(Text.from_ansi("\n".join(lines)), refresh=True)
+            time.sleep(EVERY_S)

@@ -1,0 +1,169 @@
+"""The operator's verbs: retry, discard, hold, release; pause and resume."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
+
+import click
+
+from syncd.cli.door import Door, door
+from syncd.cli.options import config_option, json_option, text
+from syncd.cli.printing import many, plain
+from syncd.errors import SyncdError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Verb = Literal["retry", "discard", "hold", "release"]
+Operation = Callable[[Any], Any]  # a Store -> an awaitable
+
+_DONE = {"retry": "retried", "discard": "discarded", "hold": "held", "release": "released"}
+
+
+def _selection(command: F) -> F:
+    """Which patches, in one of four ways; the options of every verb."""
+    for option in (
+        config_option,
+        json_option,
+        click.option("--all", "everything", is_flag=True, help="All there are."),
+        click.option("--reason", metavar="CODE", type=text, help="All parked for this reason."),
+        click.option("--run", metavar="RUN_ID", type=text, help="All of this run."),
+        click.argument("ids", metavar="[ID]…", nargs=-1, type=click.IntRange(min=1)),
+    ):
+        command = option(command)
+    return command
+
+
+_force = click.option("--force", is_flag=True, help="Send also what newer patches have set.")
+
+
+@click.command("retry")
+@_force
+@_selection
+def retry_command(**asked: Any) -> int:
+    """Dead patches go back to pending; deferred ones are tried now.
+
+    What newer patches of the same run have set since is left out, and named.
+    """
+    return _operate("retry", **asked)
+
+
+@click.command("discard")
+@_selection
+def discard_command(**asked: Any) -> int:
+    """These patches will never be delivered."""
+    return _operate("discard", **asked)
+
+
+@click.command("hold")
+@_selection
+def hold_command(**asked: Any) -> int:
+    """Pending patches stay where they are until released."""
+    return _operate("hold", **asked)
+
+
+@click.command("release")
+@_force
+@_selection
+def release_command(**asked: Any) -> int:
+    """Held patches go back to pending.
+
+    What newer patches of the same run have set since is left out, and named.
+    """
+    return _operate("release", **asked)
+
+
+@click.command("pause")
+@json_option
+@config_option
+def pause_command(*, as_json: bool, config_path: str | None) -> None:
+    """Stop sending; intake goes on. Holds over restarts until `syncd resume`."""
+    _set_paused(door(config_path), paused=True)
+    click.echo(json.dumps({"paused": True}) if as_json else "paused: nothing is sent")
+
+
+@click.command("resume")
+@json_option
+@config_option
+def resume_command(*, as_json: bool, config_path: str | None) -> None:
+    """Start sending again after `syncd pause`."""
+    _set_paused(door(config_path), paused=False)
+    click.echo(json.dumps({"paused": False}) if as_json else "resumed")
+
+
+def _operate(
+    verb: Verb,
+    *,
+    ids: tuple[int, ...],
+    run: str | None,
+    reason: str | None,
+    everything: bool,
+    as_json: bool,
+    config_path: str | None,
+    force: bool = False,
+) -> int:
+    """Do it, say what was touched. The exit code is 1 if a patch that was named was not."""
+    if sum((bool(ids), run is not None, reason is not None, everything)) != 1:
+        raise click.UsageError("say which patches: IDs, --run, --reason or --all, one of them")
+    asked = {"ids": ids, "run": run, "reason": reason, "all": everything, "force": force}
+    to = door(config_path)
+    touched = to.tell(f"/verbs/{verb}", json.dumps(asked).encode()) or _by_file(to, verb, asked)
+    click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
+    return 1 if touched["touched"] + touched["superseded"] < len(set(ids)) else 0
+
+
+def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:
+    yield f"{_DONE[verb]} {many(touched['touched'], 'patch')}"
+    if touched["in_flight"]:
+        yield f"{many(touched['in_flight'], 'patch')} left alone: in flight now; try again"
+    if touched["superseded"]:
+        yield (
+            f"{many(touched['superseded'], 'patch')} discarded instead:"
+            " newer patches have set all of it"
+        )
+    for patch_id, keys in touched["left_out"].items():
+        named = ", ".join(map(plain, keys))
+        yield f"patch {patch_id} goes without {named}: set by newer patches"
+
+
+def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
+    from syncd.store import Selection
+
+    chosen = Selection(asked["ids"], asked["run"], asked["reason"], asked["all"])
+    touched = _with_store(
+        to, lambda store: store.operate(verb, chosen, in_flight=(), force=asked["force"])
+    )
+    return {
+        "touched": touched.touched,
+        "in_flight": touched.in_flight,
+        "superseded": touched.superseded,
+        "left_out": {str(patch_id): keys for patch_id, keys in touched.left_out.items()},
+    }
+
+
+def _set_paused(to: Door, *, paused: bool) -> None:
+    if to.tell("/pause" if paused else "/resume") is None:
+        value = "by an operator" if paused else None
+        _with_store(to, lambda store: store.remember("paused", value))
+
+
+def _with_store(to: Door, operation: Operation) -> Any:
+    """Do it in the daemon's place, while it is down, holding its lock."""
+    from syncd.store import Store, StoreError
+
+    path = to.places.store
+    if not path.exists():
+        raise SyncdError(f"{path}: no database here yet: there is nothing to work on")
+
+    async def work() -> Any:
+        store = await Store.open(path, time.time)
+        try:
+            return await operation(store)
+        finally:
+            await store.close()
+
+    try:
+        return asyncio.run(work())
+    except StoreError as error:
+        # The likeliest reason is a daemon that holds the lock and listens elsewhere.
+        raise SyncdError(f"no daemon listens on {to.places.socket}, and {error}") from error

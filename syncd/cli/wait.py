@@ -1,0 +1,206 @@
+"""`syncd wait`: block until patches have arrived, or cannot."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import click
+import orjson
+
+from syncd.cli.door import Door, door
+from syncd.cli.options import config_option, json_option, text
+from syncd.cli.printing import many, plain
+from syncd.cli.status import current
+from syncd.cli.wire import WentAway
+from syncd.errors import SyncdError
+
+LOOK_EVERY_S = 0.2
+ROWS = 1000  # looked at in one go
+NAMED = 20  # patches that will not arrive, by name
+TIMEOUT = 124
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How far it is."""
+
+    moving: int
+    """Patches that may yet be delivered without anybody's help."""
+    failed: tuple[str, ...] = ()
+    """What will not arrive by itself, each in a few words."""
+
+
+@click.command("wait")
+@click.option("--batch", metavar="NAME", type=text, help="The newest file of that name.")
+@click.option("--run", metavar="RUN_ID", type=text, help="Everything for this run.")
+@click.option("--patch", metavar="ID", type=click.IntRange(min=1), help="This patch.")
+@click.option("--all", "everything", is_flag=True, help="All there is, files in the spool too.")
+@click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Seconds; else forever.")
+@json_option
+@config_option
+def wait_command(
+    *,
+    batch: str | None,
+    run: str | None,
+    patch: int | None,
+    everything: bool,
+    timeout: float | None,
+    as_json: bool,
+    config_path: str | None,
+) -> int:
+    """Block until everything chosen is delivered.
+
+    Exit code 0 when it is; 1 when the rest will not arrive by itself, because it is dead, held,
+    discarded by an operator or was rejected; 124 when the time is up.
+    """
+    if sum((batch is not None, run is not None, patch is not None, everything)) != 1:
+        raise click.UsageError("say what to wait for: --batch, --run, --patch or --all")
+    to = door(config_path)
+    if batch is not None:
+        look = partial(_look_at_batch, to, batch)
+    elif run is not None:
+        look = partial(_look_at_run, to, run)
+    elif patch is not None:
+        look = partial(_look_at_patch, to, patch)
+    else:
+        look = partial(_look_at_all, to)
+    last, in_time = _wait(look, None if timeout is None else time.monotonic() + timeout)
+    return _tell(last, in_time=in_time, as_json=as_json)
+
+
+def _wait(look: Callable[[], Look], deadline: float | None) -> tuple[Look, bool]:
+    """The last look, and whether it was the end of all movement."""
+    seen = Look(moving=1)
+    while True:
+        try:
+            seen = look()
+        except WentAway:
+            pass  # the daemon is restarted: look again
+        else:
+            if not seen.moving:
+                return seen, True
+        if deadline is not None and time.monotonic() + LOOK_EVERY_S > deadline:
+            return seen, False
+        time.sleep(LOOK_EVERY_S)
+
+
+def _tell(look: Look, *, in_time: bool, as_json: bool) -> int:
+    result, code = "delivered", 0
+    if not in_time:
+        result, code = "timeout", TIMEOUT
+    elif look.failed:
+        result, code = "failed", 1
+    if as_json:
+        found = {"result": result, "waiting": look.moving, "failed": look.failed}
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return code
+    match result:
+        case "delivered":
+            click.echo("delivered")
+        case "timeout":
+            click.echo(f"syncd: the time is up: {many(look.moving, 'patch')} to go", err=True)
+        case _:
+            for line in look.failed:
+                click.echo(line)
+    return code
+
+
+def _look_at_patch(to: Door, patch_id: int) -> Look:
+    found = to.one("patch", {"id": patch_id})
+    if found is None:
+        raise SyncdError(f"no patch {patch_id}: look with `syncd list`")
+    return _look_at_rows([orjson.loads(found)])
+
+
+def _look_at_run(to: Door, run: str) -> Look:
+    rows = list(to.rows("patches", {"run": run, "limit": ROWS}))
+    if not rows and to.one("snapshot", {"run": run}) is None:
+        raise SyncdError(f"no patch for run {plain(run)}: look with `syncd list`")
+    return _look_at_rows(rows)
+
+
+def _look_at_all(to: Door) -> Look:
+    status = current(to)
+    outbox = status["outbox"]
+    moving = outbox["pending"] + outbox["in_flight"] + status["spool"]["waiting"]
+    if moving or not outbox["dead"] + outbox["held"]:
+        return Look(moving)
+    return Look(0, _named(_failures(to, {}), outbox["dead"] + outbox["held"]))
+
+
+def _look_at_batch(to: Door, name: str) -> Look:
+    newest = next((batch for batch in to.rows("batches", {}) if batch["name"] == name), None)
+    if (newest is None or newest["closed_at"]) and _in_spool(to, "incoming", name):
+        return Look(moving=1)
+    if newest is None:
+        if _in_spool(to, "rejected", name):
+            return Look(0, (_rejected(to, name),))
+        raise SyncdError(f"no batch of the name {plain(name)}: look with `syncd batches`")
+    if not newest["accepted"] + newest["duplicates"] and _in_spool(to, "rejected", name):
+        return Look(0, (_rejected(to, name),))
+    if newest["taken_at"] is None:
+        return Look(max(1, newest["waiting"]))
+    if newest["waiting"] and not current(to)["outbox"]["held"]:
+        return Look(newest["waiting"])
+    rows = [
+        row
+        for row in _failures(to, {"batch": name})
+        if row["created_at"] >= newest["created_at"]  # not of an older file of that name
+    ]
+    moving = newest["waiting"] - sum(row["state"] == "held" for row in rows)
+    failed = _named(rows, len(rows))
+    if newest["rejected"]:
+        failed += (f"{many(newest['rejected'], 'line')} rejected: see {to.places.spool}/rejected",)
+    return Look(max(0, moving), failed)
+
+
+def _look_at_rows(rows: list[Row]) -> Look:
+    moving = sum(row["state"] in ("pending", "in_flight") for row in rows)
+    failed = [row for row in rows if _has_failed(row)]
+    return Look(moving, _named(failed, len(failed)))
+
+
+def _failures(to: Door, query: dict[str, str | int]) -> list[Row]:
+    states = ("dead", "held", "discarded") if query else ("dead", "held")
+    return [
+        row
+        for state in states
+        for row in to.rows("patches", {**query, "state": state, "limit": ROWS})
+        if _has_failed(row)
+    ]
+
+
+def _has_failed(row: Row) -> bool:
+    """A patch that was discarded because newer ones say it all has arrived with them."""
+    if row["state"] == "discarded":
+        return bool(row["reason"] != "superseded")
+    return row["state"] in ("dead", "held")
+
+
+def _named(rows: Iterable[Row], total: int) -> tuple[str, ...]:
+    lines = [_name(row) for _, row in zip(range(NAMED), rows, strict=False)]
+    if total > len(lines):
+        lines.append(f"and {many(total - len(lines), 'patch')} more: look with `syncd list`")
+    return tuple(lines)
+
+
+def _name(row: Row) -> str:
+    line = f"patch {row['id']} for {plain(row['workflow_run_id'])} is {row['state']}"
+    error = row["last_error"]
+    if row["state"] == "dead" and error:
+        return f"{line}: {plain(error['code'])}: {plain(error['message'])}"
+    return f"{line} by an operator"
+
+
+def _rejected(to: Door, name: str) -> str:
+    return f"{plain(name)} was rejected as a whole: see {to.places.spool}/rejected"
+
+
+def _in_spool(to: Door, folder: str, name: str) -> bool:
+    return "/" not in name and os.path.lexists(to.places.spool / folder / name)

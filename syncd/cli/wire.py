@@ -1,0 +1,146 @@
+"""HTTP to the daemon over its unix socket; what goes wrong there is one line for a person."""
+
+import errno
+import grp
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncd.errors import SyncdError
+
+TIMEOUT_S = 5.0  # silence of the daemon, in readers
+PATIENT_S = 60.0  # where it may have a lot to write, or waits for another writer
+
+# Nobody listens: the daemon is down, or never was.
+_DOWN = {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}
+
+
+class WentAway(SyncdError):
+    """The daemon stopped, or is stuck, in the middle of an exchange: asking again may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The daemon's control socket."""
+
+    path: Path
+
+    def answers(self) -> bool:
+        """Whether somebody listens."""
+        connection = self._connect(TIMEOUT_S)
+        if connection is None:
+            return False
+        connection.close()
+        return True
+
+    def ask(
+        self, method: str, target: str, body: bytes = b"", *, timeout: float = TIMEOUT_S
+    ) -> bytes | None:
+        """The body of a good answer; None if the daemon is down.
+
+        Raises SyncdError in the daemon's own words where it refuses.
+        """
+        connection = self._connect(timeout)
+        if connection is None:
+            return None
+        with closing(connection), self._told(timeout):
+            return _exchange(connection, method, target, body).read()
+
+    def lines(self, target: str, *, missing: bool = False) -> Iterator[bytes] | None:
+        """The lines of a good answer, as they come; None if the daemon is down.
+
+        With `missing`, a 404 is an answer without lines.
+        """
+        connection = self._connect(TIMEOUT_S)
+        return None if connection is None else self._lines(connection, target, missing=missing)
+
+    def _lines(
+        self, connection: http.client.HTTPConnection, target: str, *, missing: bool
+    ) -> Iterator[bytes]:
+        with closing(connection), self._told(TIMEOUT_S):
+            try:
+                answer = _exchange(connection, "GET", target, b"")
+            except _Missing:
+                if missing:
+                    return
+                raise
+            for line in answer:
+                yield line.rstrip(b"\n")
+
+    def _connect(self, timeout: float) -> http.client.HTTPConnection | None:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        end.settimeout(timeout)
+        try:
+            end.connect(os.fspath(self.path))
+        except OSError as error:
+            end.close()
+            if error.errno in _DOWN:
+                return None
+            raise self._unreachable(error) from error
+        connection = http.client.HTTPConnection("syncd", timeout=timeout)
+        connection.sock = end
+        return connection
+
+    def _unreachable(self, error: OSError) -> SyncdError:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            return SyncdError(f"{self.path}: {error.strerror or error}: is the daemon stuck?")
+        return SyncdError(
+            f"{self.path}: permission denied: only root and members of the group"
+            f" {_group_of(self.path)} may talk to this daemon"
+        )
+
+    @contextmanager
+    def _told(self, timeout: float) -> Iterator[None]:
+        """Failures in the middle of an exchange, as errors that say so."""
+        try:
+            yield
+        except TimeoutError as error:
+            raise WentAway(
+                f"{self.path}: the daemon does not answer within {timeout:g} s: look at its log"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise WentAway(
+                f"{self.path}: the daemon went away before its answer was whole: look with"
+                " `syncd status`, then try again"
+            ) from error
+
+
+class _Missing(SyncdError):
+    """The daemon answers, and has no such thing."""
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, target: str, body: bytes
+) -> http.client.HTTPResponse:
+    connection.request(method, target, body or None)
+    answer = connection.getresponse()
+    if answer.status >= 400:
+        raise (_Missing if answer.status == 404 else SyncdError)(_refusal(answer))
+    return answer
+
+
+def _refusal(answer: http.client.HTTPResponse) -> str:
+    body = answer.read()
+    try:
+        return " ".join(str(json.loads(body)["error"]).split())
+    except (ValueError, KeyError, TypeError):
+        return f"the daemon answers HTTP {answer.status}: is it another version of syncd?"
+
+
+def _group_of(path: Path) -> str:
+    """The group of the socket, or of the first folder above it that we may look at."""
+    for place in (path, *path.parents):
+        try:
+            group = place.stat().st_gid
+        except OSError:
+            continue
+        try:
+            return grp.getgrgid(group).gr_name
+        except KeyError:
+            return str(group)
+    return "of the daemon"

@@ -1,0 +1,250 @@
+"""The control socket: live figures, the operator's verbs, and enqueue for who cannot open the file.
+
+HTTP on a unix socket, for the `syncd` command only. Who may connect is the socket's mode.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import structlog
+from aiohttp import web
+
+from syncd.core.patch import Invalid, Patch, parse
+from syncd.errors import SyncdError
+from syncd.gate import Gate
+from syncd.relay import Relay
+from syncd.store import Place, Selection, Store, StoreUnavailable, Verb, read
+
+log = structlog.get_logger()
+
+MAX_BODY_BYTES = 1 << 20
+VERBS = ("retry", "discard", "hold", "release")
+Status = Callable[[], Awaitable[dict[str, Any]]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Control:
+    """Answers on the control socket. Every request is short; none outlives the daemon's stop."""
+
+    def __init__(self, store: Store, relay: Relay, gate: Gate, status: Status) -> None:
+        self._store = store
+        self._relay = relay
+        self._gate = gate
+        self._status = status
+
+    async def listen(self, path: Path, stack: AsyncExitStack) -> None:
+        """Listen until `stack` is closed. Raises SyncdError if the path is taken or not ours."""
+        _make_way(path)
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors])
+        app.add_routes(
+            [
+                web.get("/status", self._get_status),
+                web.get("/read/{what}", self._read),
+                web.post("/enqueue", self._enqueue),
+                web.post("/batches", self._open_batch),
+                web.post("/batches/{id}/close", self._close_batch),
+                web.post("/verbs/{verb}", self._operate),
+                web.post("/pause", self._pause),
+                web.post("/resume", self._resume),
+            ]
+        )
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        before = os.umask(0o117)  # members of the group may connect, others may not
+        try:
+            listener.bind(os.fspath(path))
+        except OSError as error:
+            listener.close()
+            raise SyncdError(f"{path}: {error.strerror}: check control.socket") from error
+        finally:
+            os.umask(before)
+        stack.callback(path.unlink, missing_ok=True)
+        await web.SockSite(runner, listener).start()
+
+    async def _get_status(self, _: web.Request) -> web.Response:
+        return _json(await self._status())
+
+    async def _read(self, request: web.Request) -> web.Response:
+        ask = request.query
+        now = self._store.now()
+        in_flight = self._relay.in_flight
+        match request.match_info["what"]:
+            case "patches":
+                wanted = {name: ask.get(name) for name in ("state", "run", "batch")}
+                limit = _whole(ask.get("limit"), read.LIMIT)
+                rows = await self._store.read(
+                    lambda db: list(
+                        read.patches(db, now, **wanted, limit=limit, in_flight=in_flight)
+                    )
+                )
+            case "patch":
+                patch_id = _whole(ask.get("id"), 0)
+                rows = _found(
+                    await self._store.read(lambda db: read.patch(db, patch_id, in_flight)),
+                    f"no patch {patch_id} in the outbox",
+                )
+            case "snapshot":
+                run = ask.get("run", "")
+                rows = _found(
+                    await self._store.read(lambda db: read.snapshot(db, run)),
+                    f"no snapshot of {run}: nothing was delivered to it yet",
+                )
+            case "runs":
+                where = [_pair(text) for text in ask.getall("where", [])]
+                status = ask.get("status")
+                rows = await self._store.read(
+                    lambda db: list(read.runs(db, status=status, where=where))
+                )
+            case "batches":
+                rows = await self._store.read(lambda db: list(read.batches(db)))
+            case what:
+                raise web.HTTPNotFound(text=f"nothing to read called {what}")
+        return _lines(rows)
+
+    async def _enqueue(self, request: web.Request) -> web.Response:
+        patches: list[Patch] = []
+        for number, line in enumerate((await request.read()).splitlines(), start=1):
+            if not line.strip():
+                continue
+            patch = parse(line)
+            if isinstance(patch, Invalid):
+                raise web.HTTPBadRequest(text=f"line {number}: {patch.reason}")
+            patches.append(patch)
+        batch_id = _whole(request.query.get("batch_id"), 0)
+        accepted = await self._store.accept(patches, Place(batch_id) if batch_id else None)
+        self._relay.wake()
+        return _json(
+            {
+                "accepted": accepted.accepted,
+                "duplicates": accepted.duplicates,
+                "first_id": accepted.first_id,
+                "last_id": accepted.last_id,
+            }
+        )
+
+    async def _open_batch(self, request: web.Request) -> web.Response:
+        name = str((await _object(request)).get("name") or "enqueue")
+        place = await self._store.open_batch(name, "enqueue")
+        return _json({"batch_id": place.batch_id})
+
+    async def _close_batch(self, request: web.Request) -> web.Response:
+        await self._store.close_batch(_whole(request.match_info["id"], 0))
+        return _json({})
+
+    async def _operate(self, request: web.Request) -> web.Response:
+        verb = request.match_info["verb"]
+        if verb not in VERBS:
+            raise web.HTTPNotFound(text=f"no verb {verb}")
+        ask = await _object(request)
+        selection = Selection(
+            ids=tuple(int(patch_id) for patch_id in ask.get("ids") or ()),
+            run=ask.get("run"),
+            reason=ask.get("reason"),
+            everything=bool(ask.get("all")),
+        )
+        async with self._relay.standing_still() as in_flight:
+            touched = await self._store.operate(
+                cast("Verb", verb), selection, in_flight=in_flight, force=bool(ask.get("force"))
+            )
+        log.info("operator.verb", verb=verb, touched=touched.touched)
+        return _json(
+            {
+                "touched": touched.touched,
+                "in_flight": touched.in_flight,
+                "superseded": touched.superseded,
+                "left_out": {str(key): value for key, value in touched.left_out.items()},
+            }
+        )
+
+    async def _pause(self, _: web.Request) -> web.Response:
+        await self._store.remember("paused", "by an operator")
+        self._gate.pause()
+        log.info("operator.pause")
+        return _json({"paused": True})
+
+    async def _resume(self, _: web.Request) -> web.Response:
+        await self._store.remember("paused", None)
+        self._gate.resume()
+        log.info("operator.resume")
+        return _json({"paused": False})
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every failure is one line of JSON."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _json({"error": error.text or error.reason}, status=error.status)
+    except StoreUnavailable as error:
+        return _json({"error": str(error)}, status=503)
+    except (SyncdError, ValueError, TypeError) as error:
+        return _json({"error": " ".join(str(error).split())}, status=400)
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("control.failed", path=request.path)
+        return _json({"error": "syncd made a mistake: see its log"}, status=500)
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
+    body = orjson.loads(await request.read() or b"{}")
+    if not isinstance(body, dict):
+        raise web.HTTPBadRequest(text="the body must be a JSON object")
+    return body
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")
+
+
+def _lines(rows: Iterable[object]) -> web.Response:
+    body = b"".join(read.encode(row) + b"\n" for row in rows)
+    return web.Response(body=body, content_type="application/x-ndjson")
+
+
+def _found(row: object | None, otherwise: str) -> list[Any]:
+    if row is None:
+        raise web.HTTPNotFound(text=otherwise)
+    return [row]
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text else default
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise web.HTTPBadRequest(text=f"where = {text!r}: must be KEY=VALUE")
+    return key, value
+
+
+def _make_way(path: Path) -> None:
+    """A socket left behind by a killed daemon is removed; one that answers is not."""
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if not path.is_socket():
+            if path.exists():
+                raise SyncdError(f"{path}: not a socket: name another control.socket")
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(os.fspath(path))
+            except ConnectionRefusedError:
+                path.unlink()
+            else:
+                raise SyncdError(
+                    f"{path}: another daemon listens here: stop it, or name another control.socket"
+                )
+    except OSError as error:
+        raise SyncdError(f"{path}: {error.strerror}: check control.socket") from error

@@ -1,0 +1,137 @@
+"""What came back from the vendor, before anything is made of it; and the WorkflowRun inside."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer, whole."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+    """The Retry-After header as sent."""
+    request_id: str | None = None
+    """The x-extend-request-id header."""
+    date: str | None = None
+    """The Date header: the server's own clock, which a Retry-After date is meant by."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """No answer, or none that could be read to its end."""
+
+    cause: str
+    """A short code: `timeout`, `connect`, `dns`, `tls`, `reset`, `too_large`, `redirect` …"""
+    message: str
+    ambiguous: bool
+    """Whether the request may have reached the vendor, and may have been applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A WorkflowRun as the vendor sent it, with what is searched for beside it."""
+
+    id: str
+    raw: bytes
+    """The object's own JSON text, without the wrapper of older API versions."""
+    status: str | None
+    name: str | None
+    metadata: str | None
+    """The JSON text of the metadata object."""
+
+
+@dataclass(frozen=True, slots=True)
+class VendorError:
+    """An error body, in whichever of the three documented shapes it came."""
+
+    code: str | None = None
+    message: str | None = None
+    retryable: bool | None = None
+    request_id: str | None = None
+
+
+class _RunFields(msgspec.Struct):
+    id: str = ""
+    object: str = "workflow_run"
+    status: msgspec.Raw = msgspec.Raw(b"null")
+    name: msgspec.Raw = msgspec.Raw(b"null")
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Answer(_RunFields):
+    success: bool = True
+    workflowRun: msgspec.Raw = msgspec.Raw()  # noqa: N815 (the vendor's own spelling)
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_run = msgspec.json.Decoder(_RunFields).decode
+
+
+def run_in(body: bytes) -> Run | None:
+    """The WorkflowRun in the body of a 2xx, bare or wrapped; None if there is none.
+
+    `success: false` is not an answer with a run, whatever else is in it.
+    """
+    try:
+        answer = _decode_answer(body)
+        if not answer.success:
+            return None
+        raw = body
+        fields: _RunFields = answer
+        if wrapped := bytes(answer.workflowRun):
+            raw, fields = wrapped, _decode_run(wrapped)
+    except (ValueError, RecursionError):
+        return None
+    if not fields.id or fields.object != "workflow_run":
+        return None
+    metadata = bytes(fields.metadata)
+    try:
+        return Run(
+            fields.id,
+            raw,
+            _text(fields.status),
+            _text(fields.name),
+            metadata.decode() if metadata.startswith(b"{") else None,
+        )
+    except ValueError:
+        return None
+
+
+def error_in(body: bytes) -> VendorError:
+    """What an error body says: `{code, message …}`, `{"error": {…}}`, `{"error": "text"}`, or text.
+
+    Plain text and HTML (a proxy's page) come back as the message, shortened to one line.
+    """
+    try:
+        decoded = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return VendorError(message=_one_line(body.decode(errors="replace")))
+    if not isinstance(decoded, dict):
+        return VendorError(message=_one_line(str(decoded)))
+    inner = decoded.get("error", decoded)
+    if not isinstance(inner, dict):
+        return VendorError(message=_one_line(str(inner)) if inner else None)
+    retryable = inner.get("retryable")
+    return VendorError(
+        code=_string(inner.get("code")),
+        message=_string(inner.get("message")),
+        retryable=retryable if isinstance(retryable, bool) else None,
+        request_id=_string(inner.get("requestId")),
+    )
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    value = msgspec.json.decode(raw)
+    return value if isinstance(value, str) else None
+
+
+def _string(value: object) -> str | None:
+    return _one_line(value) if isinstance(value, str) and value else None
+
+
+def _one_line(text: str, most: int = 300) -> str | None:
+    line = " ".join(text.split())
+    return line[: most - 1] + "…" if len(line) > most else line or None

@@ -1,0 +1,104 @@
+"""When to stop asking a service that is down, or that does not know us, and when to ask again."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+STREAK = 5  # failures in a row …
+RUNS = 3  # … that speak for the service only if they come from this many runs
+
+
+class Position(StrEnum):
+    """Closed lets everything pass, open nothing, half-open one probe."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Cause(StrEnum):
+    """Why the breaker is not closed."""
+
+    SERVER = "server"
+    CREDENTIALS = "credentials"
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """The state of the breaker. Instants are seconds on one steady clock."""
+
+    position: Position = Position.CLOSED
+    cause: Cause = Cause.SERVER
+    streak: int = 0
+    """Failures of the service since its last good answer, while closed."""
+    runs: frozenset[str] = frozenset()
+    """The runs that the streak came from, as many as matter."""
+    trips: int = 0
+    """Failed probes, the first opening included; what the time between probes grows with."""
+    probe_at: float = 0.0
+    """When open: a probe may go from this instant on."""
+
+
+def may_pass(breaker: Breaker, now: float) -> bool:
+    """Whether a request may go: always when closed, and as the one probe when its time has come."""
+    match breaker.position:
+        case Position.CLOSED:
+            return True
+        case Position.OPEN:
+            return now >= breaker.probe_at
+        case Position.HALF_OPEN:
+            return False
+
+
+def passed(breaker: Breaker) -> Breaker:
+    """A request went through the gate. If the breaker was open, it is the probe."""
+    if breaker.position is Position.OPEN:
+        return replace(breaker, position=Position.HALF_OPEN)
+    return breaker
+
+
+def good(breaker: Breaker) -> Breaker:
+    """The service answered in its right mind (a refusal of one patch is a good answer too)."""
+    return breaker if breaker == CLOSED else CLOSED
+
+
+def bad(breaker: Breaker, run: str, now: float, wait_s: float) -> Breaker:
+    """The service failed on a request for `run`; `wait_s` is the wait if it opens by this.
+
+    A streak from one or two runs says something about them, not about the service.
+    """
+    if breaker.position is not Position.CLOSED:
+        return _opened(breaker, breaker.cause, now + wait_s)
+    runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
+    counted = replace(breaker, streak=breaker.streak + 1, runs=runs)
+    if counted.streak >= STREAK and len(runs) >= RUNS:
+        return _opened(counted, Cause.SERVER, now + wait_s)
+    return counted
+
+
+def locked_out(breaker: Breaker, now: float, wait_s: float) -> Breaker:
+    """The service does not accept our credentials: one such answer is enough."""
+    return _opened(breaker, Cause.CREDENTIALS, now + wait_s)
+
+
+def given_back(breaker: Breaker) -> Breaker:
+    """The probe was not sent after all."""
+    if breaker.position is Position.HALF_OPEN:
+        return replace(breaker, position=Position.OPEN)
+    return breaker
+
+
+def hurried(breaker: Breaker, now: float) -> Breaker:
+    """Something changed on our side (a new token): probe at once."""
+    if breaker.position is Position.OPEN:
+        return replace(breaker, probe_at=now)
+    return breaker
+
+
+def _opened(breaker: Breaker, cause: Cause, probe_at: float) -> Breaker:
+    late_answer = breaker.position is Position.OPEN and cause is breaker.cause
+    if late_answer:  # from before the opening: it tells nothing new
+        return breaker
+    return Breaker(Position.OPEN, cause, 0, frozenset(), breaker.trips + 1, probe_at)
+
+
+CLOSED = Breaker()

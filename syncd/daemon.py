@@ -1,0 +1,315 @@
+"""The daemon: builds the parts, gives every task an owner; start, reload, drain, stop."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+
+from syncd import __version__, log, notify
+from syncd.api import Api, Endpoint
+from syncd.config import Config, Places, Token, load, locate, read_token
+from syncd.control import Control
+from syncd.core import estimate
+from syncd.core.settlement import Patience
+from syncd.errors import SyncdError
+from syncd.fence import Fence
+from syncd.gate import Gate, Limits
+from syncd.intake import Intake
+from syncd.relay import Policy, Relay
+from syncd.spool import Spool
+from syncd.store import Store, StoreUnavailable, read
+from syncd.store.settle import fact
+
+logger = structlog.get_logger()
+
+SWEEP_EVERY_S = 3600.0
+SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
+STATUS_EVERY_S = 5.0
+DAY_S = 86_400.0
+
+
+def run(config: Config, environ: Mapping[str, str], config_path: str | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code; raises SyncdError if it cannot start."""
+    log.setup(config.log.level, config.log.format, environ=environ)
+    daemon = Daemon(config, environ, config_path)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(daemon.serve())
+    except* SyncdError as group:
+        raise _first(group) from None
+    return 0
+
+
+class Daemon:
+    """One daemon on one store. `serve` is its life."""
+
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], config_path: str | None = None
+    ) -> None:
+        self._config = config
+        self._environ = environ
+        self._config_path = config_path
+        self._places: Places = locate(config, environ)
+        self._token: Token = read_token(config, environ)
+        self._notify = notify.Notify.from_environ(environ)
+        self._stop = asyncio.Event()
+        self._draining = False
+        self._started_at = time.time()
+
+    async def serve(self) -> None:
+        """Start everything, say so, and stop it in order when asked to."""
+        self._heed(self._token)
+        async with AsyncExitStack() as stack:
+            await self._build(stack)
+            self._on_signals()
+            async with asyncio.TaskGroup() as tasks:
+                relaying = tasks.create_task(self._relay.run())
+                others = [
+                    tasks.create_task(work)
+                    for work in (
+                        self._watch(),
+                        self._intake.run(),
+                        self._fence.run(),
+                        self._sweep(),
+                        self._report(),
+                    )
+                ]
+                logger.info("daemon.ready", version=__version__, store=str(self._places.store))
+                self._notify.ready("delivering")
+                await self._stop.wait()
+                self._draining = True
+                self._notify.stopping("waiting for answers")
+                self._notify.extend(self._config.delivery.drain_s + 5.0)
+                logger.info("daemon.draining", in_flight=len(self._relay.in_flight))
+                for task in others:
+                    task.cancel()
+                self._relay.stop()
+                await relaying
+                await self._end()
+        logger.info("daemon.stopped")
+
+    async def _build(self, stack: AsyncExitStack) -> None:
+        config = self._config
+        self._store = await Store.open(
+            self._places.store, time.time, group_access=config.store.group_access
+        )
+        stack.push_async_callback(self._store.close)
+        self._spool = Spool(self._places.spool, config.spool.settle_s, config.spool.max_file_bytes)
+        endpoint = Endpoint(
+            config.api.url,
+            config.api.version_header,
+            config.api.workspace_id or None,
+            config.api.timeout_s,
+        )
+        api = Api.open(endpoint, self._bearer)
+        stack.push_async_callback(api.close)
+        if await self._store.begin(_suspect_s(config)):
+            logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
+        self._gate = Gate(_limits(config), time.monotonic, started=_process_started())
+        if await self._store.read(lambda db: fact(db, "paused")) is not None:
+            self._gate.pause()
+        self._relay = Relay(self._store, api, self._gate, _policy(config))
+        self._fence = Fence(self._store, api, self._gate, self._relay)
+        self._intake = Intake(self._store, self._spool)
+        control = Control(self._store, self._relay, self._gate, self.status)
+        await control.listen(self._places.socket, stack)
+        if address := config.control.metrics_address:
+            from syncd import metrics  # noqa: PLC0415  only who asks for it pays for it
+
+            await metrics.listen(address, self.status, stack)
+
+    def _on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Take in what may change while running; a bad configuration changes nothing at all."""
+        self._notify.reloading()
+        try:
+            config = load(self._config_path, self._environ)
+            token = read_token(config, self._environ)
+        except SyncdError as error:
+            logger.error("daemon.reload_refused", error=str(error))
+        else:
+            self._config = config
+            self._heed(token)
+            log.set_level(config.log.level)
+            self._gate.limit(_limits(config))
+            self._relay.policy = _policy(config)
+            self._gate.hurry()
+            logger.info("daemon.reloaded")
+        self._notify.ready()
+
+    async def status(self) -> dict[str, Any]:
+        """How things stand: CONTRACT, section 5."""
+        now = time.time()
+        status = await self._store.read(lambda db: read.outbox(db, now))
+        del status["paused"]
+        in_flight = len(self._relay.in_flight)
+        status["outbox"]["in_flight"] = in_flight
+        status["outbox"]["pending"] = max(0, status["outbox"]["pending"] - in_flight)
+        gate = self._gate.figures()
+        closed = None if gate.closed_for_s is None else read.instant(now + gate.closed_for_s)
+        state, reason = self._state(closed)
+        return {
+            "daemon": {
+                "running": True,
+                "state": state,
+                "reason": reason,
+                "pid": os.getpid(),
+                "version": __version__,
+                "started_at": read.instant(self._started_at),
+            },
+            **status,
+            "gate": {
+                "limit_per_s": gate.limit_per_s,
+                "rate_per_s": gate.rate_per_s,
+                "max_in_flight": gate.max_in_flight,
+                "window": gate.window,
+                "closed_until": closed,
+                "breaker": gate.breaker,
+            },
+            "throughput": {
+                "delivered_per_s_1m": self._relay.figures.delivered_per_s_1m(
+                    asyncio.get_running_loop().time()
+                ),
+                "requests_per_s_1m": gate.requests_per_s_1m,
+            },
+            "eta_s": self._eta_s(status["outbox"]["pending"] + in_flight),
+            "spool": {
+                "waiting": self._spool.waiting(),
+                "rejected": self._spool.rejected(),
+            },
+            "last_error": status["last_error"],
+        }
+
+    def _state(self, closed_until: str | None) -> tuple[str, str | None]:
+        """The daemon's state in one word, and why. The first that holds is the one that is said."""
+        gate = self._gate.figures()
+        if self._draining:
+            return "draining", "stopping: waiting for the answers that are out"
+        if self._gate.paused:
+            return "paused", "an operator has paused sending: syncd resume"
+        if self._gate.blocked:
+            return "blocked", "the API does not accept the credentials: see last_error"
+        if trouble := self._relay.trouble:
+            return "waiting", f"nothing can be written down: {trouble}"
+        if gate.breaker != "closed":
+            return "waiting", f"the API is failing; next probe at {closed_until or 'any moment'}"
+        if closed_until is not None:
+            return "waiting", f"the API asked to wait until {closed_until}"
+        return "running", None
+
+    def _eta_s(self, pending: int) -> float | None:
+        gate = self._gate.figures()
+        if self._gate.paused or self._gate.blocked:
+            return 0.0 if pending == 0 else None
+        figures = self._relay.figures
+        rate = gate.rate_per_s
+        if figures.latency_s > 0:
+            rate = min(rate, gate.window / figures.latency_s)
+        seconds = estimate.eta_s(
+            pending,
+            rate_per_s=rate,
+            patches_per_request=figures.patches_per_request,
+            closed_for_s=gate.closed_for_s or 0.0,
+        )
+        return None if seconds is None else round(seconds, 1)
+
+    def _bearer(self) -> str:
+        """The token as it is now: a reload may have brought another."""
+        return self._token.reveal()
+
+    def _heed(self, token: Token) -> None:
+        self._token = token
+        log.redact(token.reveal())
+        for warning in token.warnings:
+            logger.warning("daemon.token", warning=warning)
+
+    async def _end(self) -> None:
+        """Leave word that nothing was left in flight, if so."""
+        if self._relay.cut:
+            return
+        try:
+            await self._store.end()
+        except StoreUnavailable as error:
+            logger.warning("store.unavailable", doing="end", error=str(error))
+
+    async def _watch(self) -> None:
+        async for _ in self._store.changes():
+            self._relay.wake()
+
+    async def _sweep(self) -> None:
+        """Forget old patches, a little at a time."""
+        after_id = 0
+        while True:
+            before = time.time() - self._config.store.retention_days * DAY_S
+            try:
+                swept = await self._store.sweep(after_id, before)
+            except StoreUnavailable as error:
+                logger.warning("store.unavailable", doing="sweep", error=str(error))
+                await asyncio.sleep(SWEEP_EVERY_S)
+                continue
+            after_id = swept.upto_id
+            await asyncio.sleep(SWEEP_EVERY_S if swept.done else SWEEP_STEP_S)
+
+    async def _report(self) -> None:
+        """Keep systemd's sentence true, and its watchdog quiet."""
+        every = min(STATUS_EVERY_S, self._notify.watchdog_s or STATUS_EVERY_S)
+        while True:
+            await asyncio.sleep(every)
+            self._notify.watchdog()
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        config.delivery.rate_per_s,
+        config.delivery.max_in_flight,
+        config.retry.base_s,
+        config.retry.cap_s,
+    )
+
+
+def _policy(config: Config) -> Policy:
+    patience = Patience(
+        config.retry.base_s, config.retry.cap_s, config.retry.max_age_s, _suspect_s(config)
+    )
+    return Policy(config.delivery.fold, config.delivery.drain_s, patience)
+
+
+def _suspect_s(config: Config) -> float:
+    return config.delivery.suspect_s or 2 * config.api.timeout_s
+
+
+def _process_started() -> float:
+    """When this process began, on the monotonic clock. Another may have sent until then."""
+    with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
+        # The command's name, in parentheses, may hold anything; what follows it is fixed.
+        ticks = float(stat.read().rpartition(")")[2].split()[19])
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - max(0.0, age_s)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed: a third more requests on a core."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _first(group: BaseExceptionGroup[SyncdError]) -> SyncdError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, SyncdError)
+    return error

@@ -1,0 +1,87 @@
+"""The fence: runs that a late request may have set back are read back, and sent again if so."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from syncd.core.answer import NoReply, Reply
+from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
+from syncd.core.suspect import Suspect, at_risk, fell_back
+from syncd.gate import Gate
+from syncd.relay import Relay
+from syncd.store import Store, StoreUnavailable
+
+log = structlog.get_logger()
+
+LOOK_S = 5.0  # between looks where nothing is known to be due sooner
+RETRY_S = 5.0
+
+
+class Reader(Protocol):
+    """What the fence needs of the vendor's API."""
+
+    async def retrieve(self, run_id: str) -> Reply | NoReply:
+        """GET the run."""
+
+
+class Fence:
+    """Checks one suspect at a time, through the gate, so that it never gets in deliveries' way."""
+
+    def __init__(
+        self,
+        store: Store,
+        reader: Reader,
+        gate: Gate,
+        relay: Relay,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._gate = gate
+        self._relay = relay
+        self._wall = wall
+
+    async def run(self) -> None:
+        """Check suspects as they become due, until cancelled."""
+        while True:
+            try:
+                suspect, next_due_at = await self._store.suspect(self._relay.busy)
+                if suspect is not None and await self._checked(suspect):
+                    continue
+            except StoreUnavailable as error:
+                log.warning("store.unavailable", doing="fence", error=str(error))
+                next_due_at = None
+            wait = LOOK_S if next_due_at is None else next_due_at - self._wall()
+            await asyncio.sleep(min(LOOK_S, max(0.05, wait)))
+
+    async def _checked(self, suspect: Suspect) -> bool:
+        """Settle the suspicion; False if that has to wait."""
+        if not at_risk(suspect):
+            await self._store.clear(suspect)
+            return True
+        async with self._relay.alone_with(suspect.run) as alone:
+            if not alone:
+                return False
+            await self._gate.enter()
+            answer = await self._reader.retrieve(suspect.run)
+            outcome = classify(answer, suspect.run, self._wall())
+            self._gate.leave(suspect.run, outcome)
+            match outcome:
+                case Confirmed(run):
+                    if fell_back(suspect, run):
+                        again = await self._store.send_again(suspect)
+                        log.warning("fence.fell_back", run=suspect.run, patches_again=again)
+                    else:
+                        await self._store.clear(suspect)
+                    return True
+                case Refused(trouble):
+                    log.info("fence.gone", run=suspect.run, reason=trouble.code)
+                    await self._store.clear(suspect)
+                    return True
+                case LockedOut() | Unavailable():
+                    await asyncio.sleep(RETRY_S)
+                    return False

@@ -1,0 +1,243 @@
+"""The one door to the vendor: every request, first or repeated, goes through here.
+
+Whether one may go is decided by four pure parts: pace (how fast), window (how many at once),
+breaker (whether at all), and Retry-After (not before). asyncio-throttle stands behind the pace as
+the hard cap: it is awaited by one task at a time, and in practice never makes it wait.
+"""
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from asyncio_throttle.throttler import Throttler
+
+from syncd.core import backoff, breaker, pace, window
+from syncd.core.breaker import Breaker, Cause, Position
+from syncd.core.outcome import Confirmed, LockedOut, Outcome, Refused, Unavailable
+
+log = structlog.get_logger()
+
+Clock = Callable[[], float]
+QUIET_S = 1.1  # after a sign of overload: the answers to what was already out tell nothing new
+UNASKED_PAUSE_S = 1.02  # after a 429 without Retry-After: the sliding second must pass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The operator's settings."""
+
+    rate_per_s: float
+    max_in_flight: int
+    base_s: float
+    """First wait of the breaker."""
+    cap_s: float
+    """Longest wait of the breaker."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateFigures:
+    """The state of the gate, for people. Durations count from now."""
+
+    limit_per_s: float
+    rate_per_s: float
+    max_in_flight: int
+    window: int
+    in_flight: int
+    closed_for_s: float | None
+    breaker: str
+    cause: str | None
+    requests_per_s_1m: float
+
+
+class Gate:
+    """Lets requests pass one by one: whoever comes while another waits stands in line."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Clock,
+        *,
+        started: float,
+        draw: Callable[[], float] = random.random,
+        throttle: Throttler | None = None,
+    ) -> None:
+        """`started`: when this process began, on `clock`; another may have sent until then."""
+        self._limits = limits
+        self._clock = clock
+        self._draw = draw
+        self._pace = pace.begin(limits.rate_per_s, last_second_spent_until=started)
+        self._window = window.begin(limits.max_in_flight)
+        self._breaker = breaker.CLOSED
+        self._throttle = throttle or _cap(limits.rate_per_s)
+        self._closed_until = 0.0
+        self._in_flight = 0
+        self._paused = False
+        self._line = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._sent: deque[float] = deque(maxlen=100_000)
+
+    async def enter(self) -> None:
+        """Wait until a request may go, and count it as gone.
+
+        Each entry is ended by `leave` or, if nothing was sent, by `give_back`. Cancelling while
+        waiting changes nothing.
+        """
+        async with self._line:
+            await self._pass()
+
+    def give_back(self) -> None:
+        """The entry was not used. Its place in the pace is lost, which costs a moment."""
+        self._in_flight -= 1
+        self._breaker = breaker.given_back(self._breaker)
+        if self._sent:
+            self._sent.pop()
+        self._changed.set()
+
+    def leave(self, run_id: str, outcome: Outcome) -> bool:
+        """An answer came, or none will. Returns True if by this the service is back again."""
+        now = self._clock()
+        in_flight = self._in_flight
+        self._in_flight -= 1
+        was = self._breaker
+        match outcome:
+            case Confirmed() | Refused():
+                self._breaker = breaker.good(self._breaker)
+                self._pace = pace.accepted(self._pace, now)
+                self._window = (
+                    window.restarted(self._window)
+                    if was.position is not Position.CLOSED
+                    else window.grown(self._window, now, in_flight)
+                )
+            case LockedOut():
+                self._breaker = breaker.locked_out(self._breaker, now, self._probe_wait_s())
+            case Unavailable():
+                self._unavailable(run_id, outcome, now)
+        self._changed.set()
+        return self._told(was)
+
+    def pause(self) -> None:
+        """An operator wants nothing sent."""
+        self._paused = True
+        self._changed.set()
+
+    def resume(self) -> None:
+        """The operator's pause ends."""
+        self._paused = False
+        self._changed.set()
+
+    def hurry(self) -> None:
+        """Something changed on our side (a new token): an open breaker probes at once."""
+        self._breaker = breaker.hurried(self._breaker, self._clock())
+        self._changed.set()
+
+    def limit(self, limits: Limits) -> None:
+        """New settings, from the next request on."""
+        self._limits = limits
+        self._pace = pace.limited(self._pace, limits.rate_per_s)
+        self._window = window.bounded(self._window, limits.max_in_flight)
+        self._throttle = _cap(limits.rate_per_s)
+        self._changed.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator has stopped sending."""
+        return self._paused
+
+    @property
+    def blocked(self) -> bool:
+        """Whether our credentials are refused."""
+        return self._breaker.position is not Position.CLOSED and (
+            self._breaker.cause is Cause.CREDENTIALS
+        )
+
+    def figures(self) -> GateFigures:
+        """How things stand."""
+        now = self._clock()
+        shut_until = self._closed_until
+        if self._breaker.position is not Position.CLOSED:
+            shut_until = max(shut_until, self._breaker.probe_at)
+        lately = sum(1 for at in self._sent if at > now - 60.0)
+        return GateFigures(
+            limit_per_s=self._limits.rate_per_s,
+            rate_per_s=round(self._pace.rate, 3),
+            max_in_flight=self._limits.max_in_flight,
+            window=window.slots(self._window),
+            in_flight=self._in_flight,
+            closed_for_s=max(0.0, shut_until - now) if shut_until > now else None,
+            breaker=self._breaker.position.value,
+            cause=None if self._breaker.position is Position.CLOSED else self._breaker.cause.value,
+            requests_per_s_1m=round(lately / 60.0, 3),
+        )
+
+    async def _pass(self) -> None:
+        while (wait := self._wait_s()) > 0:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(None if math.isinf(wait) else wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+        await self._throttle.acquire()  # type: ignore[no-untyped-call]  # it has no annotations
+        now = self._clock()
+        self._pace = pace.sent(self._pace, now)
+        self._breaker = breaker.passed(self._breaker)
+        self._in_flight += 1
+        self._sent.append(now)
+
+    def _wait_s(self) -> float:
+        """Seconds until the next request may go; infinite: until something changes."""
+        now = self._clock()
+        if self._paused or self._in_flight >= window.slots(self._window):
+            return math.inf
+        if not breaker.may_pass(self._breaker, now):
+            if self._breaker.position is Position.HALF_OPEN:
+                return math.inf
+            return max(self._breaker.probe_at, self._closed_until) - now
+        return max(self._pace.due, self._closed_until) - now
+
+    def _unavailable(self, run_id: str, outcome: Unavailable, now: float) -> None:
+        asked = outcome.retry_after_s
+        if outcome.throttled:
+            pause = UNASKED_PAUSE_S if asked is None else asked
+            log.info("gate.throttled", pause_s=round(pause, 3))
+            self._pace = pace.refused(self._pace, now, frozen_s=max(2 * pause, QUIET_S))
+            self._closed_until = max(self._closed_until, now + pause)
+        elif asked is not None:
+            self._closed_until = max(self._closed_until, now + asked)
+        if outcome.overloaded:
+            quiet = max(QUIET_S, 2 * (asked or 0.0))
+            self._window = window.shrunk(self._window, now, quiet)
+        if outcome.throttled:
+            # It answers, and says that we are too fast: alive, and the pace has the remedy.
+            self._breaker = breaker.given_back(self._breaker)
+        else:
+            self._breaker = breaker.bad(self._breaker, run_id, now, self._probe_wait_s())
+
+    def _told(self, was: Breaker) -> bool:
+        """Tell the log of a breaker that has opened or closed. True if it has closed."""
+        opened = self._breaker.position is Position.OPEN and was.position is Position.CLOSED
+        closed = self._breaker.position is Position.CLOSED and was.position is not Position.CLOSED
+        if opened:
+            wait_s = round(self._breaker.probe_at - self._clock(), 1)
+            log.warning("gate.shut", cause=self._breaker.cause.value, probe_in_s=wait_s)
+        elif closed:
+            log.info("gate.open", after_probes=was.trips)
+        return closed
+
+    def _probe_wait_s(self) -> float:
+        return backoff.patient(
+            self._breaker.trips + 1,
+            self._draw(),
+            base_s=self._limits.base_s,
+            cap_s=self._limits.cap_s,
+        )
+
+
+def _cap(rate_per_s: float) -> Throttler:
+    if rate_per_s >= 1:
+        return Throttler(rate_limit=math.floor(rate_per_s), period=1.0)
+    return Throttler(rate_limit=1, period=1.0 / rate_per_s)

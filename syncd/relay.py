@@ -1,0 +1,418 @@
+"""The relay: outbox -> schedule -> fold -> gate -> api -> classify -> settle -> outbox."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from syncd.core.answer import NoReply, Reply
+from syncd.core.fold import Barrier, Fold, fold
+from syncd.core.outcome import (
+    Blame,
+    Confirmed,
+    LockedOut,
+    Outcome,
+    Refused,
+    Trouble,
+    Unavailable,
+    classify,
+)
+from syncd.core.schedule import Lane, Schedule
+from syncd.core.settlement import Dead, Deferred, Patience, Settlement, settlements
+from syncd.gate import Gate
+from syncd.settler import Settler
+from syncd.store import Cursor, Store, StoreUnavailable
+
+log = structlog.get_logger()
+
+PAGE = 256  # lanes read at a time
+LOW = 64  # fewer ready lanes than this: read the next page
+MAX_UNSETTLED = 512  # answers that wait for the disk; beyond, nothing more is sent
+SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
+STORE_RETRY_S = 1.0
+
+
+class Transport(Protocol):
+    """What the relay needs of the vendor's API. Cancelling abandons the request."""
+
+    async def update(self, run_id: str, body: bytes) -> Reply | NoReply:
+        """POST the body to the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's settings, as far as the relay decides by them."""
+
+    fold: bool
+    drain_s: float
+    patience: Patience
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the relay has done, for people."""
+
+    delivered: int = 0
+    requests: int = 0
+    confirmed: int = 0
+    """Requests that delivered something."""
+    latency_s: float = 0.0
+    """Of one request, smoothed."""
+    delivered_at: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=100_000))
+
+    def delivered_per_s_1m(self, now: float) -> float:
+        """Patches a second over the last minute."""
+        return round(sum(n for at, n in self.delivered_at if at > now - 60.0) / 60.0, 3)
+
+    def answered(self, latency_s: float) -> None:
+        """A request has come to its end."""
+        self.requests += 1
+        share = 0.1 if self.requests > 1 else 1.0
+        self.latency_s += share * (latency_s - self.latency_s)
+
+    def count(self, patches: int, now: float) -> None:
+        """A request has delivered this many patches."""
+        self.delivered += patches
+        self.confirmed += 1
+        self.delivered_at.append((now, patches))
+
+    @property
+    def patches_per_request(self) -> float:
+        """How much folding has saved."""
+        return self.delivered / self.confirmed if self.confirmed else 1.0
+
+
+class Relay:
+    """Delivers what waits in the outbox. At most one request for each run is out at any time."""
+
+    def __init__(
+        self,
+        store: Store,
+        transport: Transport,
+        gate: Gate,
+        policy: Policy,
+        *,
+        wall: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._gate = gate
+        self.policy = policy
+        self._wall = wall
+        self._draw = draw
+        self._schedule = Schedule()
+        self._cursor = Cursor()
+        self._exhausted = False
+        self._next_due_at: float | None = None
+        self._news = True
+        """The outbox may have something that was not looked at."""
+        self._moved = asyncio.Event()
+        """Something has changed for the sending task."""
+        self._turn = asyncio.Lock()
+        self._in_flight: dict[str, tuple[int, ...]] = {}
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._settler = Settler(store, alone=self._nobody_else)
+        self.figures = Figures()
+        self.cut = 0
+        """Requests that the end of a drain has cut off: they may have been applied."""
+
+    async def run(self) -> None:
+        """Deliver until `stop`; then wait for the answers that are out, and settle them.
+
+        Cancelled, it abandons them: they stay pending in the outbox and go again.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            settling = tasks.create_task(self._settler.run())
+            sending = tasks.create_task(self._send(tasks))
+            await self._stopping.wait()
+            sending.cancel()
+            if self._attempts:
+                _, late = await asyncio.wait(self._attempts, timeout=self.policy.drain_s)
+                for attempt in late:
+                    attempt.cancel()
+                if late:
+                    log.warning("relay.drain_cut", in_flight=len(late))
+                    await asyncio.wait(late)
+                    self.cut = len(late)
+            settling.cancel()
+
+    def stop(self) -> None:
+        """Begin nothing new; `run` returns when what is out is settled, or `drain_s` is up."""
+        self._stopping.set()
+
+    def wake(self) -> None:
+        """There may be something new in the outbox. May be called often, may be lost."""
+        self._news = True
+        self._moved.set()
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[frozenset[int]]:
+        """While a verb changes rows: no request begins. Yields the patches in flight."""
+        async with self._turn:
+            try:
+                yield self.in_flight
+            finally:
+                self._schedule.forget()
+                self._look_again()
+
+    @asynccontextmanager
+    async def alone_with(self, run: str) -> AsyncIterator[bool]:
+        """While a run is looked into: nothing is sent to it. Yields False if something is out."""
+        async with self._turn:
+            reserved = self._schedule.reserve(run)
+        try:
+            yield reserved
+        finally:
+            if reserved:
+                self._schedule.drop(run)
+                self._look_again()
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """The runs to which something is out."""
+        return frozenset(self._in_flight)
+
+    @property
+    def in_flight(self) -> frozenset[int]:
+        """The patches whose request is out or whose answer is being settled."""
+        return frozenset(i for ids in self._in_flight.values() for i in ids)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written down now, if so."""
+        return self._settler.trouble
+
+    async def _send(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            # Cleared before looking, so that whatever happens from here on is not slept through.
+            self._moved.clear()
+            try:
+                await self._refill()
+            except StoreUnavailable as error:
+                log.error("store.unavailable", doing="page", error=str(error))
+                await asyncio.sleep(STORE_RETRY_S)
+                continue
+            if not self._schedule.ready or self._settler.backlog >= MAX_UNSETTLED:
+                await self._rest()
+                continue
+            await self._gate.enter()
+            async with self._turn:
+                await self._begin(tasks)
+
+    async def _begin(self, tasks: asyncio.TaskGroup) -> None:
+        """Start the next lane's request in a task of its own."""
+        lane = self._schedule.take()
+        if lane is not None and lane.more:
+            await self._refresh(lane)
+        if lane is None or not lane.waiting:
+            if lane is not None:
+                self._schedule.drop(lane.run)
+            self._gate.give_back()
+            return
+        request = self._request(lane)
+        if request is None:
+            self._gate.give_back()
+            self._in_flight[lane.run] = (lane.waiting[0].id,)
+            attempt = tasks.create_task(self._bury(lane))
+        else:
+            self._in_flight[lane.run] = request.ids
+            attempt = tasks.create_task(self._attempt(lane, request))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
+
+    async def _refill(self) -> None:
+        """Read the next lanes if there is room for them, or if something urgent may have come."""
+        due = self._next_due_at is not None and self._next_due_at <= self._wall()
+        room = self._schedule.ready < LOW
+        if not (self._news or due or (room and not self._exhausted)):
+            return
+        self._news = False
+        before = self._cursor
+        await self._page(PAGE if room else 0)
+        if not room and self._cursor.priority > before.priority:
+            await self._page(LOW)
+
+    async def _page(self, limit: int) -> None:
+        """Take up to `limit` lanes from the outbox."""
+        cursor = self._cursor
+        page = await self._store.page(cursor, self._schedule.runs, limit)
+        if self._cursor is not cursor:
+            return  # an operator has moved the ground meanwhile
+        self._cursor = page.cursor
+        self._exhausted = page.exhausted and limit > 0
+        self._next_due_at = page.next_due_at
+        self._schedule.add(page.lanes)
+        if page.empty:
+            await self._store.untrouble(page.empty)
+        for run, priority in page.arrived.items():
+            # A lane may have been let go of while the page was read.
+            if not self._schedule.arrived(run, priority):
+                lane = await self._store.lane(run)
+                if lane is not None and not lane.troubled:
+                    self._schedule.add([lane])
+
+    async def _rest(self) -> None:
+        """Until there may be something to do."""
+        wait = SLOW_LOOK_S
+        if self._next_due_at is not None:
+            wait = min(wait, max(0.0, self._next_due_at - self._wall()) + 0.001)
+        try:
+            async with asyncio.timeout(wait):
+                await self._moved.wait()
+        except TimeoutError:
+            if wait == SLOW_LOOK_S:
+                self._look_again()
+
+    def _look_again(self) -> None:
+        """Walk the outbox from the top."""
+        self._cursor = Cursor()
+        self._exhausted = False
+        self.wake()
+
+    def _nobody_else(self) -> bool:
+        """Whether all that is in flight waits to be settled already."""
+        return len(self._in_flight) <= self._settler.backlog
+
+    async def _refresh(self, lane: Lane) -> None:
+        """Give the lane what has arrived for it since it was read."""
+        lane.more = False  # what is met while reading sets it again
+        try:
+            fresh = await self._store.lane(lane.run)
+        except StoreUnavailable:
+            lane.more = True
+            return
+        lane.waiting = fresh.waiting if fresh else []
+        lane.more = lane.more or (fresh is not None and fresh.more)
+        lane.priority = fresh.priority if fresh else lane.priority
+
+    def _request(self, lane: Lane) -> Fold | None:
+        """The lane's next request; None if its first patch cannot be sent at all."""
+        alone: Barrier | None = None
+        if not self.policy.fold:
+            alone = Barrier.OFF
+        elif lane.waiting[0].id <= lane.alone_until:
+            alone = Barrier.ALONE
+        try:
+            return fold(lane.waiting, alone)
+        except ValueError:
+            return None
+
+    async def _attempt(self, lane: Lane, request: Fold) -> None:
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        answer = await self._transport.update(lane.run, request.body)
+        self.figures.answered(loop.time() - sent_at)
+        outcome = classify(answer, lane.run, self._wall())
+        is_back = self._gate.leave(lane.run, outcome)
+        self._report(lane, request, outcome)
+        decided = settlements(
+            lane, request, outcome, self.policy.patience, now=self._wall(), draw=self._draw()
+        )
+        if decided:
+            await self._settler.settle(*decided)
+        if is_back:
+            await self._recall()
+        await self._release(lane, request, outcome, decided)
+
+    async def _bury(self, lane: Lane) -> None:
+        """The lane's first patch cannot be sent: SQL has put into it what JSON cannot say."""
+        trouble = Trouble(Blame.PATCH, "invalid", "its metadata is not JSON in UTF-8")
+        first = (lane.waiting[0].id,)
+        log.warning("patch.dead", run=lane.run, patches=first, reason=trouble.code)
+        await self._settler.settle(Dead(lane.run, first, trouble, lane.troubled))
+        await self._move_on(lane, first)
+
+    async def _release(
+        self, lane: Lane, request: Fold, outcome: Outcome, settled: list[Settlement]
+    ) -> None:
+        """What is next for the lane, now that the answer is on disk."""
+        match outcome:
+            case Confirmed():
+                self.figures.count(len(request.ids), asyncio.get_running_loop().time())
+                await self._move_on(lane, request.ids)
+            case Refused(trouble) if trouble.blame is Blame.RUN:
+                self._let_go(lane)
+            case Refused() if len(request.ids) == 1:
+                await self._move_on(lane, request.ids)
+            case Refused():
+                lane.alone_until = request.ids[-1]
+                self._give_back(lane)
+            case LockedOut():
+                self._give_back(lane)
+            case Unavailable():
+                due = [one.due_at for one in settled if isinstance(one, Deferred)]
+                self._expect(*due)
+                self._let_go(lane)
+
+    async def _move_on(self, lane: Lane, settled: tuple[int, ...]) -> None:
+        """These patches are done with: the lane's next ones may go."""
+        lane.waiting = [patch for patch in lane.waiting if patch.id not in settled]
+        lane.failures, lane.troubled = 0, False
+        if not lane.waiting and lane.more:
+            await self._refresh(lane)
+        if lane.waiting:
+            self._give_back(lane)
+        else:
+            self._let_go(lane)
+
+    def _give_back(self, lane: Lane) -> None:
+        self._in_flight.pop(lane.run, None)
+        self._schedule.give_back(lane)
+        self._moved.set()
+
+    def _let_go(self, lane: Lane) -> None:
+        self._in_flight.pop(lane.run, None)
+        self._schedule.drop(lane.run)
+        self._moved.set()
+
+    def _expect(self, *due_at: float) -> None:
+        """Lanes in trouble are due at these instants: look then."""
+        known = () if self._next_due_at is None else (self._next_due_at,)
+        self._next_due_at = min((*known, *due_at), default=None)
+
+    async def _recall(self) -> None:
+        """The service is back: whoever waited because of it need not wait any longer."""
+        try:
+            recalled = await self._store.recall()
+        except StoreUnavailable as error:
+            log.error("store.unavailable", doing="recall", error=str(error))
+            return
+        log.info("relay.recalled", lanes=recalled)
+        self._next_due_at = self._wall()
+        self._moved.set()
+
+    def _report(self, lane: Lane, request: Fold, outcome: Outcome) -> None:
+        match outcome:
+            case Confirmed():
+                log.debug("relay.delivered", run=lane.run, patches=request.ids)
+            case Refused(trouble):
+                if trouble.blame is Blame.RUN or len(request.ids) == 1:
+                    log.warning(
+                        "patch.dead",
+                        run=lane.run,
+                        patches=request.ids,
+                        blame=trouble.blame.value,
+                        reason=trouble.code,
+                        message=trouble.message,
+                        request_id=trouble.request_id,
+                    )
+                else:
+                    log.info("relay.taken_apart", run=lane.run, patches=request.ids)
+            case LockedOut(trouble):
+                log.error("gate.blocked", reason=trouble.code, message=trouble.message)
+            case Unavailable(trouble):
+                log.debug(
+                    "relay.deferred",
+                    run=lane.run,
+                    patches=request.ids,
+                    reason=trouble.code,
+                    message=trouble.message,
+                )

@@ -1,0 +1,72 @@
+"""Group commit: answers wait a moment for others, then are written down together."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from syncd.core.settlement import Settlement
+from syncd.store import Store, StoreUnavailable
+
+log = structlog.get_logger()
+
+GROUP_S = 0.015  # longer makes acknowledgement late, shorter makes commits many
+MOST = 256  # settlements in one transaction
+RETRY_S = 1.0
+
+
+class Settler:
+    """Writes settlements down. `run` is a task; `settle` is awaited by whoever has an answer."""
+
+    def __init__(self, store: Store, alone: Callable[[], bool]) -> None:
+        """`alone` tells that no other answer is to be expected soon, so that waiting is idle."""
+        self._store = store
+        self._alone = alone
+        self._waiting: list[tuple[tuple[Settlement, ...], asyncio.Future[None]]] = []
+        self._work = asyncio.Event()
+        self.trouble: str | None = None
+        """Why answers cannot be written down now, as a person reads it."""
+
+    @property
+    def backlog(self) -> int:
+        """Answers not written down yet; whoever sends stops sending when it grows."""
+        return len(self._waiting)
+
+    async def settle(self, *settlements: Settlement) -> None:
+        """Return when the settlements are on disk, however long the disk takes.
+
+        Cancelled, they may or may not be written; both are true to what happened.
+        """
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((settlements, written))
+        self._work.set()
+        await written
+
+    async def run(self) -> None:
+        """Write groups until cancelled."""
+        while True:
+            await self._work.wait()
+            if len(self._waiting) < MOST and not self._alone():
+                await asyncio.sleep(GROUP_S)
+            group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            if not self._waiting:
+                self._work.clear()
+            await self._write([one for settlements, _ in group for one in settlements])
+            for _, written in group:
+                if not written.done():
+                    written.set_result(None)
+
+    async def _write(self, settlements: list[Settlement]) -> None:
+        while True:
+            try:
+                await self._store.settle(settlements)
+            except StoreUnavailable as error:
+                if self.trouble is None:
+                    log.error("store.unavailable", doing="settle", error=str(error))
+                self.trouble = str(error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                if self.trouble is not None:
+                    log.info("store.available")
+                    self.trouble = None
+                return

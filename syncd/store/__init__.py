@@ -1,0 +1,22 @@
+"""The outbox, the snapshots and the rest of what must survive: all SQL lives here."""
+
+from syncd.store.accept import Accepted, Place
+from syncd.store.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
+from syncd.store.page import Cursor, Page
+from syncd.store.store import Store, Verb
+from syncd.store.verbs import Selection, Touched
+
+__all__ = [
+    "Accepted",
+    "Cursor",
+    "Page",
+    "Place",
+    "Selection",
+    "Store",
+    "StoreBusy",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "Touched",
+    "Verb",
+]

@@ -1,0 +1,115 @@
+"""Transactions of intake: patches into the outbox, with the place reached in their file."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from syncd.core.patch import Patch
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a file is taken into the outbox."""
+
+    batch_id: int
+    offset: int = 0
+    """Bytes of the (decompressed) file."""
+    line: int = 0
+    rejected: int = 0
+    rejects_bytes: int = 0
+    """Length of the file of rejected lines at this place."""
+    taken: bool = False
+    """The whole file is in the outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of patches given to the outbox. Those with a known key are duplicates."""
+
+    accepted: int
+    duplicates: int
+    first_id: int | None
+    last_id: int | None
+
+
+def open_batch(db: sqlite3.Connection, name: str, source: str, now: float) -> Place:
+    """The place in the unfinished batch of that name, or in a new one."""
+    row = db.execute(
+        "SELECT id, offset, line, rejected, rejects_bytes, taken_at IS NOT NULL"
+        "  FROM batches"
+        " WHERE source = ? AND name = ? AND closed_at IS NULL"
+        " ORDER BY id LIMIT 1",
+        (source, name),
+    ).fetchone()
+    if row is not None:
+        return Place(row[0], row[1], row[2], row[3], row[4], bool(row[5]))
+    cursor = db.execute(
+        "INSERT INTO batches (name, source, created_at) VALUES (?, ?, ?)", (name, source, now)
+    )
+    assert cursor.lastrowid is not None
+    return Place(cursor.lastrowid)
+
+
+def accept(
+    db: sqlite3.Connection, patches: Sequence[Patch], place: Place | None, now: float
+) -> Accepted:
+    """Append patches in the order given. Raises sqlite3.IntegrityError if one is not a patch."""
+    before = _last_id(db)
+    batch_id = place.batch_id if place else None
+    cursor = db.executemany(
+        "INSERT INTO outbox (workflow_run_id, name, metadata, idempotency_key, priority,"
+        "                    batch_id, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (p.workflow_run_id, p.name, p.metadata, p.idempotency_key, p.priority, batch_id, now)
+            for p in patches
+        ],
+    )
+    accepted = max(0, cursor.rowcount) if patches else 0
+    last = _last_id(db)
+    taken = Accepted(
+        accepted,
+        len(patches) - accepted,
+        before + 1 if accepted else None,
+        last if accepted else None,
+    )
+    if place is not None:
+        _record(db, place, taken, now)
+    return taken
+
+
+def close_batch(db: sqlite3.Connection, batch_id: int, now: float) -> None:
+    """The file has left the spool: another of the same name is another batch."""
+    db.execute(
+        "UPDATE batches SET closed_at = ?, taken_at = COALESCE(taken_at, ?) WHERE id = ?",
+        (now, now, batch_id),
+    )
+
+
+def _record(db: sqlite3.Connection, place: Place, taken: Accepted, now: float) -> None:
+    db.execute(
+        "UPDATE batches"
+        "   SET offset = ?, line = ?, rejected = ?, rejects_bytes = ?,"
+        "       accepted = accepted + ?, duplicates = duplicates + ?,"
+        "       first_id = COALESCE(first_id, ?), last_id = COALESCE(?, last_id),"
+        "       taken_at = CASE WHEN ? THEN COALESCE(taken_at, ?) END"
+        " WHERE id = ?",
+        (
+            place.offset,
+            place.line,
+            place.rejected,
+            place.rejects_bytes,
+            taken.accepted,
+            taken.duplicates,
+            taken.first_id,
+            taken.last_id,
+            place.taken,
+            now,
+            place.batch_id,
+        ),
+    )
+
+
+def _last_id(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    return int(row[0]) if row else 0

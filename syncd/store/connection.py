@@ -1,0 +1,62 @@
+"""One connection in one thread: transactions are plain functions that run there, whole."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+import aiosqlite
+
+from syncd.store.errors import translated
+
+T = TypeVar("T")
+
+
+class Connection:
+    """A SQLite connection in a thread of its own. Calls take turns in the order they came."""
+
+    def __init__(self, db: aiosqlite.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+
+    @classmethod
+    async def open(cls, opener: Callable[[Path], sqlite3.Connection], path: Path) -> Self:
+        """Run `opener` in the new thread. Its errors are raised here."""
+        db = aiosqlite.Connection(lambda: opener(path), iter_chunk_size=64)
+        db._thread.daemon = True  # noqa: SLF001  a stuck statement must not keep a dying process
+        return cls(await db, path)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in the thread, outside a transaction.
+
+        Cancelling the caller does not stop it: `work` runs to its end, its result is dropped.
+        Raises StoreUnavailable for what may pass, StoreError for what does not.
+        """
+        # aiosqlite offers no public way to run more than one statement in one hop to its thread;
+        # a hop per statement costs more than the statements, and lets a cancelled caller leave a
+        # transaction open. Hence this one private call, and the upper bound on its version.
+        try:
+            return await asyncio.shield(self._db._execute(work, self._db._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+        except sqlite3.Error as error:
+            raise translated(error, str(self._path)) or error from error
+
+    async def atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one transaction: when this returns, it is on disk; if it raises, undone."""
+
+        def transaction(db: sqlite3.Connection) -> T:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            return result
+
+        return await self.run(transaction)
+
+    async def close(self) -> None:
+        """Finish what is queued, then close."""
+        await asyncio.shield(self._db.close())

@@ -1,0 +1,47 @@
+"""What the store says when it cannot: SQLite's errors, translated once."""
+
+import sqlite3
+
+from syncd.errors import SyncdError
+
+
+class StoreError(SyncdError):
+    """The database cannot be used, and waiting will not change that."""
+
+
+class StoreUnavailable(SyncdError):
+    """The database cannot be used now; the same call may work later. Nothing was changed."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Another process holds the database's write lock for too long."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk is full, gone or read-only."""
+
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_FULL = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+}
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def translated(error: sqlite3.Error, path: str) -> SyncdError | None:
+    """The error as one of ours; None for one that only a mistake in syncd can cause."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
+    if code in _BUSY:
+        return StoreBusy(f"{path}: locked by another process: {error}")
+    if code in _FULL:
+        return StoreFull(f"{path}: {error}: free space or mend the file system")
+    if code in _CORRUPT:
+        return StoreError(
+            f"{path}: {error}: stop syncd, keep a copy of the file, then try "
+            f"`sqlite3 {path} .recover | sqlite3 recovered.db`"
+        )
+    return None

@@ -1,0 +1,38 @@
+"""Whether the database is what it should be: its pages, and the counters that nobody recounts."""
+
+import sqlite3
+from collections.abc import Iterator
+
+SHOWN = 20  # what quick_check finds, at most
+
+
+def flaws(db: sqlite3.Connection) -> Iterator[str]:
+    """What is wrong, one sentence each; a reader's connection is enough.
+
+    Reads the whole file, in one transaction, so that a writer at work makes no difference.
+    """
+    db.execute("BEGIN")
+    try:
+        yield from _damage(db)
+        yield from _miscounts(db)
+    finally:
+        db.execute("ROLLBACK")
+
+
+def _damage(db: sqlite3.Connection) -> Iterator[str]:
+    for (found,) in db.execute(f"PRAGMA quick_check({SHOWN})"):
+        if found != "ok":
+            yield f"damaged: {found}"
+
+
+def _miscounts(db: sqlite3.Connection) -> Iterator[str]:
+    kept: dict[str, int] = dict(db.execute("SELECT state, n FROM counters"))
+    counted: dict[str, int] = dict(
+        db.execute(
+            "SELECT state, count(*) FROM outbox GROUP BY state"
+            " UNION ALL SELECT 'snapshots', count(*) FROM snapshots"
+        )
+    )
+    for state, n in kept.items():
+        if (real := counted.get(state, 0)) != n:
+            yield f"the counter of {state} says {n}, there are {real}"

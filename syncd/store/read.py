@@ -1,0 +1,302 @@
+"""What readers see: rows as JSON-ready dicts, read-only, with the daemon up or down."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from syncd.core.fold import NAME
+from syncd.store.settle import body_of_snapshot, fact
+
+Row = dict[str, Any]
+LIMIT = 50
+
+
+def encode(row: object) -> bytes:
+    """One row as one line of JSON, numbers of metadata as their producer wrote them."""
+    # Line ends can only stand between the tokens of somebody's own text, never inside a string.
+    return orjson.dumps(row).replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def instant(at: float | None) -> str | None:
+    """An instant as CONTRACT says: RFC 3339, UTC, Z."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def outbox(db: sqlite3.Connection, now: float) -> Row:
+    """The parts of `status` that the database knows."""
+    counts: dict[str, int] = dict(db.execute("SELECT state, n FROM counters"))
+    error = fact(db, "last_error")
+    return {
+        "outbox": {
+            "pending": counts["pending"],
+            "deferred": _deferred(db, now),
+            "in_flight": 0,
+            "held": counts["held"],
+            "dead": counts["dead"],
+            "delivered": counts["delivered"],
+            "discarded": counts["discarded"],
+            "oldest_pending_s": _oldest_pending_s(db, now),
+        },
+        "snapshots": {"count": counts["snapshots"]},
+        "last_error": _error(error),
+        "paused": fact(db, "paused") is not None,
+    }
+
+
+def patches(
+    db: sqlite3.Connection,
+    now: float,
+    *,
+    state: str | None = None,
+    run: str | None = None,
+    batch: str | None = None,
+    limit: int = LIMIT,
+    in_flight: Collection[int] = (),
+) -> Iterator[Row]:
+    """Patches, newest trouble first: dead, held, deferred, waiting, then the newest settled.
+
+    Which are in flight only the daemon knows: in the database they are pending.
+    """
+    seen: set[int] = set()
+    for sql, arguments in _queries(state, run, batch, now, in_flight):
+        for row in db.execute(sql, arguments):
+            if row[0] in seen:
+                continue
+            shown = _patch(row, in_flight)
+            if state in (None, shown["state"]) or (state == "deferred" and _deferred_now(row, now)):
+                seen.add(row[0])
+                yield shown
+                if len(seen) >= limit:
+                    return
+
+
+def patch(db: sqlite3.Connection, patch_id: int, in_flight: Collection[int] = ()) -> Row | None:
+    """One patch."""
+    row = db.execute(_PATCHES + " WHERE o.id = ?", (patch_id,)).fetchone()
+    return _patch(row, in_flight) if row else None
+
+
+def snapshot(db: sqlite3.Connection, run: str) -> Row | None:
+    """The cached WorkflowRun, as the vendor sent it."""
+    row = db.execute(
+        "SELECT workflow_run_id, fetched_at, patch_ids, body FROM snapshots"
+        " WHERE workflow_run_id = ?",
+        (run,),
+    ).fetchone()
+    if row is None:
+        return None
+    return {
+        "workflow_run_id": row[0],
+        "fetched_at": instant(row[1]),
+        "patch_ids": json.loads(row[2]),
+        "workflow_run": orjson.Fragment(body_of_snapshot(row[3])),
+    }
+
+
+def runs(
+    db: sqlite3.Connection,
+    *,
+    status: str | None = None,
+    where: Iterable[tuple[str, str]] = (),
+    limit: int = -1,
+) -> Iterator[Row]:
+    """Cached runs whose status and metadata match, newest first.
+
+    A value matches a metadata string, or the JSON text of a number, true, false or null.
+    """
+    wanted = list(where)
+    sql = "SELECT workflow_run_id, fetched_at, status, name, metadata FROM snapshots WHERE 1"
+    arguments: list[object] = []
+    if status is not None:
+        sql += " AND status = ?"
+        arguments.append(status)
+    for key, value in wanted:
+        sql += (
+            " AND EXISTS (SELECT 1 FROM json_each(snapshots.metadata) AS m WHERE m.key = ?"
+            " AND CASE m.type WHEN 'text' THEN m.value = ?"
+            "                 WHEN 'true' THEN ? = 'true' WHEN 'false' THEN ? = 'false'"
+            "                 WHEN 'null' THEN ? = 'null' ELSE CAST(m.value AS TEXT) = ? END)"
+        )
+        arguments += [key, value, value, value, value, value]
+    for row in db.execute(sql + " ORDER BY fetched_at DESC LIMIT ?", [*arguments, limit]):
+        yield {
+            "workflow_run_id": row[0],
+            "fetched_at": instant(row[1]),
+            "status": row[2],
+            "name": row[3],
+            "metadata": orjson.Fragment(row[4].encode()) if row[4] else None,
+        }
+
+
+def batches(db: sqlite3.Connection, *, limit: int = LIMIT) -> Iterator[Row]:
+    """Files taken in, newest first."""
+    for row in db.execute(
+        "SELECT id, name, source, accepted, duplicates, rejected, delivered, dead, discarded,"
+        "       created_at, taken_at, closed_at"
+        "  FROM batches ORDER BY id DESC LIMIT ?",
+        (limit,),
+    ):
+        accepted, delivered, dead, discarded = row[3], row[6], row[7], row[8]
+        yield {
+            "id": row[0],
+            "name": row[1],
+            "source": row[2],
+            "accepted": accepted,
+            "duplicates": row[4],
+            "rejected": row[5],
+            "waiting": accepted - delivered - dead - discarded,
+            "delivered": delivered,
+            "dead": dead,
+            "discarded": discarded,
+            "created_at": instant(row[9]),
+            "taken_at": instant(row[10]),
+            "closed_at": instant(row[11]),
+        }
+
+
+_PATCHES = (
+    "SELECT o.id, o.workflow_run_id, o.name, o.metadata, o.state, o.attempts, l.due_at,"
+    "       o.last_error, b.name, o.created_at, o.settled_at, o.reason, o.priority,"
+    "       o.idempotency_key, o.leaves_out, l.failures, l.last_error, l.upto_id"
+    "  FROM outbox AS o"
+    "  LEFT JOIN batches AS b ON b.id = o.batch_id"
+    "  LEFT JOIN lanes AS l ON l.workflow_run_id = o.workflow_run_id AND o.state = 'pending'"
+)
+
+
+def _queries(
+    state: str | None,
+    run: str | None,
+    batch: str | None,
+    now: float,
+    in_flight: Collection[int],
+) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Queries in the order in which their rows are shown; each one uses an index, or is bounded."""
+    if run is not None:
+        yield (
+            _PATCHES + " WHERE o.workflow_run_id = ? AND o.state <> 'delivered'"
+            " ORDER BY o.state <> 'dead', o.state <> 'held', o.id DESC",
+            (run,),
+        )
+        yield (
+            "WITH RECURSIVE chain (id) AS ("
+            "  SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?"
+            "  UNION SELECT p.previous_id FROM chain JOIN outbox AS p ON p.id = chain.id"
+            "         WHERE p.previous_id IS NOT NULL)"
+            + _PATCHES
+            + " WHERE o.id IN (SELECT id FROM chain) AND o.state = 'delivered'"
+            " ORDER BY o.id DESC",
+            (run,),
+        )
+        return
+    if batch is not None:
+        yield (
+            _PATCHES + " WHERE o.id >= (SELECT min(first_id) FROM batches WHERE name = ?1)"
+            " AND o.id <= (SELECT max(last_id) FROM batches WHERE name = ?1)"
+            " AND o.batch_id IN (SELECT id FROM batches WHERE name = ?1)"
+            " ORDER BY o.state <> 'dead', o.state <> 'held', o.state = 'delivered', o.id DESC",
+            (batch,),
+        )
+        return
+    if state in (None, "dead", "held"):
+        for trouble in ("dead", "held"):
+            if state in (None, trouble):
+                yield (
+                    _PATCHES + " WHERE o.state IN ('dead', 'held') AND o.state = ?"
+                    " ORDER BY o.id DESC",
+                    (trouble,),
+                )
+    if state in (None, "deferred"):
+        yield (
+            _PATCHES + " WHERE o.state <> 'delivered' AND o.state = 'pending' AND o.workflow_run_id"
+            " IN (SELECT workflow_run_id FROM lanes WHERE due_at > ?) ORDER BY l.failed_at DESC",
+            (now,),
+        )
+    if state == "in_flight":
+        yield (
+            _PATCHES + " WHERE o.id IN (SELECT value FROM json_each(?)) ORDER BY o.id",
+            (json.dumps(sorted(in_flight)),),
+        )
+    if state in (None, "pending"):
+        yield (_PATCHES + " WHERE o.state = 'pending' ORDER BY o.priority DESC, o.id", ())
+    if state in (None, "delivered"):
+        yield (
+            _PATCHES + " WHERE o.state IN ('delivered', ?) ORDER BY o.id DESC",
+            (state or "discarded",),
+        )
+    if state == "discarded":
+        yield (
+            _PATCHES + " WHERE o.state <> 'delivered' AND o.state = 'discarded' ORDER BY o.id DESC",
+            (),
+        )
+
+
+def _deferred_now(row: tuple[Any, ...], now: float) -> bool:
+    return row[4] == "pending" and row[6] is not None and row[6] > now
+
+
+def _patch(row: tuple[Any, ...], in_flight: Collection[int]) -> Row:
+    lane_error = row[16] if row[17] is not None and row[0] <= row[17] else None
+    leaves_out = [("name" if key == NAME else key) for key in json.loads(row[14] or "[]")]
+    return {
+        "id": row[0],
+        "workflow_run_id": row[1],
+        "name": row[2],
+        "metadata": orjson.Fragment(row[3].encode()) if row[3] is not None else None,
+        "state": "in_flight" if row[4] == "pending" and row[0] in in_flight else row[4],
+        "attempts": row[5],
+        "next_attempt_at": instant(row[6]),
+        "last_error": _error(row[7] or lane_error),
+        "batch": row[8],
+        "created_at": instant(row[9]),
+        "delivered_at": instant(row[10]) if row[4] == "delivered" else None,
+        "settled_at": instant(row[10]),
+        "reason": row[11],
+        "priority": row[12],
+        "idempotency_key": row[13],
+        "leaves_out": leaves_out,
+        "failures": row[15] or 0,
+    }
+
+
+def _error(text: str | None) -> Row | None:
+    if text is None:
+        return None
+    error: Row = json.loads(text)
+    return error | {"at": instant(error.get("at"))}
+
+
+def _deferred(db: sqlite3.Connection, now: float) -> int:
+    """Patches that wait for their run's next attempt: a walk over the runs in trouble only."""
+    row = db.execute(
+        "SELECT COALESCE(sum((SELECT count(*) FROM outbox AS o"
+        "   WHERE o.workflow_run_id = l.workflow_run_id"
+        "     AND o.state <> 'delivered' AND o.state = 'pending')), 0)"
+        "  FROM lanes AS l WHERE l.due_at > ?",
+        (now,),
+    ).fetchone()
+    return int(row[0])
+
+
+def _oldest_pending_s(db: sqlite3.Connection, now: float) -> float | None:
+    oldest: float | None = None
+    (priority,) = db.execute("SELECT max(priority) FROM outbox WHERE state = 'pending'").fetchone()
+    for _ in range(100):  # priorities in use, highest first; more of them are not looked at
+        if priority is None:
+            break
+        (created_at,) = db.execute(
+            "SELECT created_at FROM outbox WHERE state = 'pending' AND priority = ?"
+            " ORDER BY id LIMIT 1",
+            (priority,),
+        ).fetchone()
+        oldest = created_at if oldest is None else min(oldest, created_at)
+        (priority,) = db.execute(
+            "SELECT max(priority) FROM outbox WHERE state = 'pending' AND priority < ?", (priority,)
+        ).fetchone()
+    return None if oldest is None else max(0.0, round(now - oldest, 3))

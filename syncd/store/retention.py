@@ -1,0 +1,44 @@
+"""Forgetting what was delivered or discarded long ago, a little at a time."""
+
+import sqlite3
+from dataclasses import dataclass
+
+STEP = 500  # rows looked at in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One step of a sweep over the outbox, oldest patches first."""
+
+    upto_id: int
+    """Where the next step begins."""
+    deleted: int
+    done: bool
+
+
+def sweep(db: sqlite3.Connection, after_id: int, before: float) -> Swept:
+    """Delete patches settled before an instant, among the next few after an id.
+
+    A delivered patch stays as long as an older patch of its run is dead or held: `retry` and
+    `release` must know what it has set. A batch goes with the last of its patches.
+    """
+    rows = db.execute(
+        "SELECT id, state IN ('delivered', 'discarded') AND settled_at < ?"
+        "       AND NOT EXISTS (SELECT 1 FROM outbox AS older"
+        "                        WHERE older.workflow_run_id = outbox.workflow_run_id"
+        "                          AND older.state <> 'delivered' AND older.id < outbox.id"
+        "                          AND older.state IN ('dead', 'held', 'pending'))"
+        "  FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+        (before, after_id, STEP),
+    ).fetchall()
+    old = [(row_id,) for row_id, is_old in rows if is_old]
+    db.executemany("DELETE FROM outbox WHERE id = ?", old)
+    if not rows:
+        db.execute(
+            "DELETE FROM batches WHERE closed_at < ? AND NOT EXISTS ("
+            "  SELECT 1 FROM outbox WHERE outbox.id BETWEEN batches.first_id AND batches.last_id"
+            "     AND outbox.batch_id = batches.id)",
+            (before,),
+        )
+        db.execute("PRAGMA incremental_vacuum(1000)")
+    return Swept(rows[-1][0] if rows else 0, len(old), done=not rows)

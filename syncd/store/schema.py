@@ -1,0 +1,117 @@
+"""The database as a file: opening it, its settings, its migrations."""
+
+import os
+import sqlite3
+import stat
+from importlib import resources
+from pathlib import Path
+
+from syncd.store.errors import StoreError, translated
+
+BUSY_TIMEOUT_S = 5.0
+APPLICATION_ID = 0x73796E63  # "sync": `file` and `check` know the database by it
+
+
+GROUP_MODES = {"none": 0o600, "read": 0o640, "write": 0o660}
+
+
+def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connection:
+    """Open the database for writing, made and brought up to date as needed.
+
+    Raises StoreError for a file that is not ours, newer than this syncd, or corrupt; such a file is
+    left untouched. `group_access` is a key of GROUP_MODES; None leaves the mode of a file that is
+    there as it is. SQLite gives the -wal and -shm files the mode of the database.
+    """
+    try:
+        _set_mode(path, group_access)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}: check the folder and its owner") from error
+    db = _connect(f"{path.absolute().as_uri()}?mode=rw")
+    try:
+        _settle_in(db, path)
+    except sqlite3.Error as error:
+        db.close()
+        raise translated(error, str(path)) or error from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the database for reading only. Raises StoreError where there is none to read."""
+    if not path.exists():
+        raise StoreError(f"{path}: no database here yet: start `syncd run` or enqueue a patch")
+    try:
+        db = _connect(f"{path.absolute().as_uri()}?mode=ro")
+        found = _version(db)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}: read it as its owner, or ask the daemon") from error
+    if found != newest():
+        db.close()
+        raise StoreError(
+            f"{path}: schema version {found}, this syncd reads {newest()}: "
+            "run the syncd that the daemon runs"
+        )
+    return db
+
+
+def newest() -> int:
+    """The schema version that this syncd writes."""
+    return max(number for number, _ in _migrations())
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    # The writer's thread is aiosqlite's; a connection is still used by one thread at a time.
+    return sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+
+
+def _set_mode(path: Path, group_access: str | None) -> None:
+    mode = GROUP_MODES[group_access or "none"]
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, mode))
+        path.chmod(mode)  # whatever the umask
+    elif group_access is not None:
+        for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            if file.exists() and stat.S_IMODE(file.stat().st_mode) != mode:
+                file.chmod(mode)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _settle_in(db: sqlite3.Connection, path: Path) -> None:
+    found = _version(db)
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    if tables and application != APPLICATION_ID:
+        raise StoreError(f"{path}: not a database of syncd: name another file in store.path")
+    if found > newest():
+        raise StoreError(
+            f"{path}: schema version {found} is newer than this syncd, which knows {newest()}: "
+            "upgrade syncd"
+        )
+    if not tables:
+        db.execute("PRAGMA page_size = 8192")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA cache_size = -16384")
+    db.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+    for number, script in _migrations():
+        if number > found:
+            # executescript() commits first, so the script carries its own BEGIN.
+            db.executescript(
+                f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
+            )
+
+
+def _migrations() -> list[tuple[int, str]]:
+    folder = resources.files("syncd.store") / "migrations"
+    scripts = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
+    return sorted((int(entry.name.split("_")[0]), entry.read_text()) for entry in scripts)

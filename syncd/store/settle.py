@@ -1,0 +1,159 @@
+"""Writing down what an answer meant: the patch's new state and the snapshot in one transaction."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+import zstandard
+
+from syncd.core.outcome import Blame, Trouble
+from syncd.core.settlement import Dead, Deferred, Delivered, Noted, RunDead, Settlement
+from syncd.store import suspects
+
+_compress = zstandard.ZstdCompressor(level=1).compress
+_decompress = zstandard.ZstdDecompressor().decompress
+
+
+def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+    """Settle a group of answers, at most one for each run.
+
+    Only pending patches change state: what an operator has decided meanwhile stands.
+    """
+    _deliver(db, [s for s in settlements if isinstance(s, Delivered)], now)
+    for settlement in settlements:
+        match settlement:
+            case Deferred():
+                _defer(db, settlement, now)
+            case Dead():
+                _park(db, settlement, now)
+            case RunDead():
+                _park_run(db, settlement, now)
+            case Delivered() | Noted():
+                pass
+        if not isinstance(settlement, Delivered):
+            set_fact(db, "last_error", _as_json(settlement.trouble, now))
+
+
+def set_fact(db: sqlite3.Connection, name: str, value: str | None) -> None:
+    """Remember a small fact beyond this process's life, or forget it."""
+    if value is None:
+        db.execute("DELETE FROM facts WHERE name = ?", (name,))
+    else:
+        db.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
+
+
+def fact(db: sqlite3.Connection, name: str) -> str | None:
+    """A remembered fact."""
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else None
+
+
+def untrouble(db: sqlite3.Connection, runs: Iterable[str]) -> None:
+    """These lanes are no longer in trouble: they were delivered, or have nothing left to say."""
+    db.executemany("DELETE FROM lanes WHERE workflow_run_id = ?", [(run,) for run in runs])
+
+
+def recall(db: sqlite3.Connection, now: float) -> int:
+    """The server is back: lanes that its failures have deferred are due now. Returns how many."""
+    return db.execute("UPDATE lanes SET due_at = ?1 WHERE due_at > ?1", (now,)).rowcount
+
+
+def body_of_snapshot(blob: bytes) -> bytes:
+    """The WorkflowRun's own JSON text."""
+    return _decompress(blob)
+
+
+def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float) -> None:
+    if not delivered:
+        return
+    # Each patch names the run's patch delivered before it; the first of a request finds it in
+    # the snapshot, which is why patches come before snapshots here.
+    chain = [
+        (patch_id, previous)
+        for one in delivered
+        for patch_id, previous in zip(one.patch_ids, (None, *one.patch_ids), strict=False)
+    ]
+    db.execute(
+        "UPDATE outbox"
+        "   SET state = 'delivered', settled_at = ?1, last_error = NULL, reason = NULL,"
+        "       previous_id = COALESCE(sent.value ->> 1,"
+        "         (SELECT last_patch_id FROM snapshots AS s"
+        "           WHERE s.workflow_run_id = outbox.workflow_run_id))"
+        "  FROM json_each(?2) AS sent"
+        " WHERE outbox.id = sent.value ->> 0 AND outbox.state = 'pending'",
+        (now, json.dumps(chain)),
+    )
+    db.executemany(
+        "INSERT INTO snapshots (workflow_run_id, fetched_at, status, name, metadata,"
+        "                       patch_ids, last_patch_id, body)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (workflow_run_id) DO UPDATE"
+        "    SET fetched_at = excluded.fetched_at, status = excluded.status,"
+        "        name = excluded.name, metadata = excluded.metadata,"
+        "        patch_ids = excluded.patch_ids,"
+        "        last_patch_id = max(last_patch_id, excluded.last_patch_id),"
+        "        body = excluded.body",
+        [_snapshot_row(one, now) for one in delivered],
+    )
+    untrouble(db, [one.run.id for one in delivered if one.troubled])
+    firsts = [(one.run.id, one.patch_ids[0]) for one in delivered]
+    suspects.delivered_after_unclean_stop(db, now, firsts)
+
+
+def _snapshot_row(one: Delivered, now: float) -> tuple[object, ...]:
+    run = one.run
+    return (
+        run.id,
+        now,
+        run.status,
+        run.name,
+        run.metadata,
+        json.dumps(one.patch_ids),
+        one.patch_ids[-1],
+        _compress(run.raw),
+    )
+
+
+def _defer(db: sqlite3.Connection, one: Deferred, now: float) -> None:
+    db.execute(
+        "INSERT INTO lanes (workflow_run_id, due_at, failures, upto_id, last_error, failed_at)"
+        " VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (workflow_run_id) DO UPDATE"
+        "    SET due_at = excluded.due_at, failures = excluded.failures,"
+        "        upto_id = max(upto_id, excluded.upto_id),"
+        "        last_error = excluded.last_error, failed_at = excluded.failed_at",
+        (one.run_id, one.due_at, one.failures, one.ids[-1], _as_json(one.trouble, now), now),
+    )
+    if one.suspect_until is not None:
+        suspects.add(db, one.run_id, one.suspect_until, one.ids[0], one.ids[-1])
+
+
+def _park(db: sqlite3.Connection, one: Dead, now: float) -> None:
+    code, error = one.trouble.code, _as_json(one.trouble, now)
+    db.executemany(
+        "UPDATE outbox"
+        "   SET state = 'dead', settled_at = ?, attempts = attempts + ?, reason = ?, last_error = ?"
+        " WHERE id = ? AND state = 'pending'",
+        [
+            # One that was given up for its age has had no answer of its own.
+            (now, one.trouble.blame is not Blame.SERVER, code, error, patch_id)
+            for patch_id in one.patch_ids
+        ],
+    )
+    if one.troubled:
+        untrouble(db, [one.run_id])
+
+
+def _park_run(db: sqlite3.Connection, one: RunDead, now: float) -> None:
+    db.execute(
+        "UPDATE outbox"
+        "   SET state = 'dead', settled_at = ?, attempts = attempts + 1, reason = ?, last_error = ?"
+        " WHERE workflow_run_id = ? AND state <> 'delivered' AND state = 'pending'",
+        (now, one.trouble.code, _as_json(one.trouble, now), one.run_id),
+    )
+    untrouble(db, [one.run_id])
+
+
+def _as_json(trouble: Trouble, now: float) -> str:
+    return json.dumps(asdict(trouble) | {"at": now}, ensure_ascii=False)

@@ -1,0 +1,181 @@
+"""The store: accept, page, settle, read. Whoever holds one need not know that it is SQLite."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from syncd.core.patch import Patch
+from syncd.core.schedule import Lane
+from syncd.core.settlement import Settlement
+from syncd.core.suspect import Suspect
+from syncd.store import accept, page, retention, schema, settle, suspects, verbs, watch
+from syncd.store.accept import Accepted, Place
+from syncd.store.connection import Connection
+from syncd.store.errors import StoreError
+from syncd.store.page import Cursor, Page
+from syncd.store.retention import Swept
+from syncd.store.verbs import Selection, Touched
+
+T = TypeVar("T")
+Verb = Literal["retry", "discard", "hold", "release"]
+Wall = Callable[[], float]
+
+
+class Store:
+    """The daemon's hold on the database: one writer, one reader, one lock.
+
+    Every method that writes is one transaction: on disk when it returns, undone when it raises,
+    whole when its caller is cancelled. StoreUnavailable means that the same call may work later.
+    """
+
+    def __init__(self, path: Path, writer: Connection, reader: Connection, lock: int, wall: Wall):
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._lock = lock
+        self._wall = wall
+
+    @classmethod
+    async def open(cls, path: Path, wall: Wall, *, group_access: str | None = None) -> Self:
+        """Open the database, made and migrated as needed; hold it alone.
+
+        Raises StoreError if another daemon holds it, or if it cannot be used.
+        """
+        lock = _hold(path)
+        try:
+            writer = await Connection.open(lambda p: schema.open_writer(p, group_access), path)
+            try:
+                reader = await Connection.open(schema.open_reader, path)
+            except BaseException:
+                await writer.close()
+                raise
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, writer, reader, lock, wall)
+
+    async def close(self) -> None:
+        """Write the log back into the database and let go of it."""
+        await self._reader.close()
+        await self._writer.close()
+        os.close(self._lock)
+
+    def now(self) -> float:
+        """The wall clock that rows are stamped with."""
+        return self._wall()
+
+    async def open_batch(self, name: str, source: str) -> Place:
+        """The place reached in the unfinished batch of that name and source, or in a new one."""
+        return await self._writer.atomic(
+            lambda db: accept.open_batch(db, name, source, self._wall())
+        )
+
+    async def accept(self, patches: Sequence[Patch], place: Place | None = None) -> Accepted:
+        """Append patches, and record how far their file is taken, in one transaction."""
+        return await self._writer.atomic(lambda db: accept.accept(db, patches, place, self._wall()))
+
+    async def close_batch(self, batch_id: int) -> None:
+        """The batch's file has left the spool."""
+        await self._writer.atomic(lambda db: accept.close_batch(db, batch_id, self._wall()))
+
+    async def page(self, cursor: Cursor, held: Collection[str], limit: int) -> Page:
+        """The next lanes that may go."""
+        return await self._reader.run(lambda db: page.page(db, cursor, held, limit, self._wall()))
+
+    async def lane(self, run: str) -> Lane | None:
+        """The lane of one run as it stands now, in trouble or not."""
+        return await self._reader.run(lambda db: page.load_lane(db, run))
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Settle a group of answers, at most one for each run, in one commit."""
+        await self._writer.atomic(lambda db: settle.settle(db, settlements, self._wall()))
+
+    async def recall(self) -> int:
+        """Lanes deferred by failures of the server are due now."""
+        return await self._writer.atomic(lambda db: settle.recall(db, self._wall()))
+
+    async def begin(self, suspect_s: float) -> bool:
+        """Note that a daemon runs; True if the last one did not stop in order."""
+        return await self._writer.atomic(lambda db: suspects.begin(db, self._wall(), suspect_s))
+
+    async def end(self) -> None:
+        """Note that the daemon stops in order, with nothing in flight."""
+        await self._writer.atomic(suspects.end)
+
+    async def suspect(self, busy: Collection[str]) -> tuple[Suspect | None, float | None]:
+        """A run that can be checked now, if any; and when the next one is due."""
+        return await self._reader.run(lambda db: suspects.due(db, self._wall(), busy))
+
+    async def clear(self, suspect: Suspect) -> None:
+        """The run is as it should be."""
+        await self._writer.atomic(lambda db: suspects.clear(db, suspect))
+
+    async def send_again(self, suspect: Suspect) -> int:
+        """The run has fallen back: its patches since are pending again. Returns how many."""
+        return await self._writer.atomic(lambda db: suspects.send_again(db, suspect))
+
+    async def untrouble(self, runs: Sequence[str]) -> None:
+        """These lanes have nothing left that could be deferred."""
+        await self._writer.atomic(lambda db: settle.untrouble(db, runs))
+
+    async def operate(
+        self, verb: Verb, selection: Selection, *, in_flight: Collection[int], force: bool = False
+    ) -> Touched:
+        """An operator's verb; patches in flight are left alone and counted."""
+        now = self._wall()
+        match verb:
+            case "retry":
+                work = lambda db: verbs.retry(  # noqa: E731
+                    db, selection, in_flight=in_flight, now=now, force=force
+                )
+            case "release":
+                work = lambda db: verbs.release(  # noqa: E731
+                    db, selection, in_flight=in_flight, now=now, force=force
+                )
+            case "discard":
+                work = lambda db: verbs.discard(db, selection, in_flight=in_flight, now=now)  # noqa: E731
+            case "hold":
+                work = lambda db: verbs.hold(db, selection, in_flight=in_flight, now=now)  # noqa: E731
+        return await self._writer.atomic(work)
+
+    async def sweep(self, after_id: int, before: float) -> Swept:
+        """One step of forgetting what was settled before an instant."""
+        return await self._writer.atomic(lambda db: retention.sweep(db, after_id, before))
+
+    async def remember(self, name: str, value: str | None) -> None:
+        """Keep a small fact beyond this process's life; None forgets it."""
+        await self._writer.atomic(lambda db: settle.set_fact(db, name, value))
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield when a transaction of any process, this one included, has been committed."""
+        async for change in watch.changes(self.path, self._data_version):
+            yield change
+
+    async def _data_version(self) -> int:
+        return await self._reader.run(
+            lambda db: int(db.execute("PRAGMA data_version").fetchone()[0])
+        )
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run one of the queries of `store.read`."""
+        return await self._reader.run(query)
+
+
+def _hold(path: Path) -> int:
+    """The lock that makes this process the store's one writer of states. Held until closed."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path}.lock: {error.strerror}: check the folder's owner") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StoreError(
+            f"{path}: another syncd holds this database: stop it, or name another store.path"
+        ) from error
+    return lock

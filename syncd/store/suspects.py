@@ -1,0 +1,128 @@
+"""Runs whose last values may still be undone by a request that got no answer."""
+
+import json
+import sqlite3
+from collections.abc import Collection
+
+from syncd.core.fold import Waiting
+from syncd.core.suspect import Suspect
+
+UNCLEAN = "unclean"  # fact: JSON {"until", "upto_id"}: what was in flight at an unclean stop
+RUNNING = "running"  # fact: a daemon has started and not stopped in order
+MOST = 1000  # patches of one run that are looked at
+
+
+def add(db: sqlite3.Connection, run: str, due_at: float, since_id: int, upto_id: int) -> None:
+    """A request with these patches of a run got no answer."""
+    db.execute(
+        "INSERT INTO suspects (workflow_run_id, due_at, since_id, upto_id) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (workflow_run_id) DO UPDATE"
+        "    SET due_at = max(due_at, excluded.due_at),"
+        "        since_id = min(since_id, excluded.since_id),"
+        "        upto_id = max(upto_id, excluded.upto_id)",
+        (run, due_at, since_id, upto_id),
+    )
+
+
+def due(
+    db: sqlite3.Connection, now: float, busy: Collection[str]
+) -> tuple[Suspect | None, float | None]:
+    """A suspect whose time has come and that is not busy; and when the next one is due."""
+    for run, since_id, upto_id in db.execute(
+        "SELECT workflow_run_id, since_id, upto_id FROM suspects WHERE due_at <= ? ORDER BY due_at",
+        (now,),
+    ):
+        if run not in busy:
+            return Suspect(run, since_id, upto_id, _delivered_since(db, run, since_id)), now
+    (next_due,) = db.execute("SELECT min(due_at) FROM suspects WHERE due_at > ?", (now,)).fetchone()
+    return None, next_due
+
+
+def clear(db: sqlite3.Connection, suspect: Suspect) -> None:
+    """The run is beyond suspicion, unless something new has come up meanwhile."""
+    db.execute(
+        "DELETE FROM suspects WHERE workflow_run_id = ? AND since_id = ? AND upto_id = ?",
+        (suspect.run, suspect.since_id, suspect.upto_id),
+    )
+
+
+def send_again(db: sqlite3.Connection, suspect: Suspect) -> int:
+    """Values have fallen back: the suspect's patches are pending again. Returns how many."""
+    ids = [patch.id for patch in suspect.delivered]
+    if ids:
+        db.execute(
+            "UPDATE snapshots SET last_patch_id = COALESCE("
+            "   (SELECT previous_id FROM outbox WHERE id = ?), 0) WHERE workflow_run_id = ?",
+            (ids[0], suspect.run),
+        )
+        db.executemany(
+            "UPDATE outbox SET state = 'pending', reason = 'fell_back', settled_at = NULL,"
+            "       previous_id = NULL"
+            " WHERE id = ? AND state = 'delivered'",
+            [(patch_id,) for patch_id in ids],
+        )
+    clear(db, suspect)
+    return len(ids)
+
+
+def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:
+    """A daemon starts. True if the one before it has not stopped in order.
+
+    Then whatever waits may have been in flight, and the first delivery to each such run makes it
+    suspect for as long as a request of the old daemon may live.
+    """
+    unclean = _fact(db, RUNNING) is not None
+    if unclean:
+        upto_id = db.execute("SELECT max(id) FROM outbox").fetchone()[0] or 0
+        value = json.dumps({"until": now + suspect_s, "upto_id": upto_id})
+        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (UNCLEAN, value))
+    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (RUNNING, str(now)))
+    return unclean
+
+
+def end(db: sqlite3.Connection) -> None:
+    """A daemon stops in order: nothing of it is in flight."""
+    db.execute("DELETE FROM facts WHERE name = ?", (RUNNING,))
+
+
+def delivered_after_unclean_stop(
+    db: sqlite3.Connection, now: float, firsts: Collection[tuple[str, int]]
+) -> None:
+    """First deliveries (run, oldest patch) while a dead daemon's requests may still be alive."""
+    text = _fact(db, UNCLEAN)
+    if text is None:
+        return
+    unclean = json.loads(text)
+    if now > unclean["until"]:
+        db.execute("DELETE FROM facts WHERE name = ?", (UNCLEAN,))
+        return
+    for run, oldest in firsts:
+        if oldest <= unclean["upto_id"]:
+            add(db, run, unclean["until"], oldest, unclean["upto_id"])
+
+
+def _fact(db: sqlite3.Connection, name: str) -> str | None:
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _delivered_since(db: sqlite3.Connection, run: str, since_id: int) -> list[Waiting]:
+    """The run's delivered patches from an id on, oldest first, along their chain."""
+    head = db.execute(
+        "SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?", (run,)
+    ).fetchone()
+    following = head[0] if head else None
+    patches: list[Waiting] = []
+    while following is not None and following >= since_id and len(patches) < MOST:
+        row = db.execute(
+            "SELECT id, name, metadata, created_at, leaves_out, previous_id, state FROM outbox"
+            " WHERE id = ?",
+            (following,),
+        ).fetchone()
+        if row is None:
+            break
+        if row[6] == "delivered":
+            leaves_out = frozenset(json.loads(row[4])) if row[4] else frozenset()
+            patches.append(Waiting(row[0], row[1], row[2], row[3], leaves_out))
+        following = row[5]
+    return patches[::-1]

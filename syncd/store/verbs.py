@@ -1,0 +1,222 @@
+"""The operator's verbs on patches: retry, discard, hold, release."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from syncd.core.fold import NAME, keys_of
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which patches a verb is for: exactly one of these is given."""
+
+    ids: tuple[int, ...] = ()
+    run: str | None = None
+    reason: str | None = None
+    everything: bool = False
+
+
+@dataclass(slots=True)
+class Touched:
+    """What a verb did."""
+
+    touched: int = 0
+    in_flight: int = 0
+    """Left alone, because a request with them is out."""
+    superseded: int = 0
+    """Discarded instead: newer patches have set all that they would."""
+    left_out: dict[int, list[str]] = field(default_factory=dict)
+    """By patch: the keys that newer patches have set, which will not be sent."""
+
+
+def retry(
+    db: sqlite3.Connection,
+    selection: Selection,
+    *,
+    in_flight: Collection[int],
+    now: float,
+    force: bool,
+) -> Touched:
+    """Dead patches go back to pending, deferred ones are due now.
+
+    A dead patch goes without what newer patches of its run have set since, unless `force`.
+    """
+    touched = Touched()
+    for row in _selected(db, selection, ("dead", "pending")):
+        if row.id in in_flight:
+            touched.in_flight += 1
+        elif row.state == "dead":
+            _give_back(db, row, touched, in_flight=in_flight, now=now, force=force)
+        else:
+            touched.touched += db.execute(
+                "UPDATE lanes SET due_at = min(due_at, ?)"
+                " WHERE workflow_run_id = ? AND upto_id >= ?",
+                (now, row.run, row.id),
+            ).rowcount
+    return touched
+
+
+def release(
+    db: sqlite3.Connection,
+    selection: Selection,
+    *,
+    in_flight: Collection[int],
+    now: float,
+    force: bool,
+) -> Touched:
+    """Held patches go back to pending, as `retry` does it with dead ones."""
+    touched = Touched()
+    for row in _selected(db, selection, ("held",)):
+        _give_back(db, row, touched, in_flight=in_flight, now=now, force=force)
+    return touched
+
+
+def discard(
+    db: sqlite3.Connection, selection: Selection, *, in_flight: Collection[int], now: float
+) -> Touched:
+    """Patches that are not delivered will never be."""
+    return _move(
+        db, selection, ("pending", "held", "dead"), "discarded", in_flight=in_flight, now=now
+    )
+
+
+def hold(
+    db: sqlite3.Connection, selection: Selection, *, in_flight: Collection[int], now: float
+) -> Touched:
+    """Pending patches stay where they are until released."""
+    return _move(db, selection, ("pending",), "held", in_flight=in_flight, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: int
+    run: str
+    state: str
+
+
+def _selected(
+    db: sqlite3.Connection, selection: Selection, states: tuple[str, ...]
+) -> Iterator[_Row]:
+    """The rows of a selection that are in one of the states, read before any is changed."""
+    columns = "SELECT id, workflow_run_id, state FROM outbox WHERE "
+    if selection.ids:
+        rows = [
+            row for patch_id in selection.ids for row in db.execute(columns + "id = ?", (patch_id,))
+        ]
+    elif selection.run is not None:
+        rows = db.execute(
+            columns + "workflow_run_id = ? AND state <> 'delivered' ORDER BY id", (selection.run,)
+        ).fetchall()
+    elif selection.reason is not None:
+        rows = db.execute(
+            columns + "state IN ('dead', 'held') AND reason = ? ORDER BY id", (selection.reason,)
+        ).fetchall()
+    elif selection.everything:
+        # All of `retry --all`'s pending patches that matter are those of runs in trouble.
+        waiting = "pending" in states and "dead" in states
+        rows = db.execute(
+            columns
+            + "state IN ('dead', 'held') UNION ALL "
+            + columns
+            + "state = 'pending' AND state <> 'delivered'"
+            " AND (? OR workflow_run_id IN (SELECT workflow_run_id FROM lanes)) ORDER BY id",
+            (not waiting or "held" in states,),
+        ).fetchall()
+    else:
+        rows = []
+    for row in (_Row(*values) for values in rows):
+        if row.state in states:
+            yield row
+
+
+def _give_back(
+    db: sqlite3.Connection,
+    row: _Row,
+    touched: Touched,
+    *,
+    in_flight: Collection[int],
+    now: float,
+    force: bool,
+) -> None:
+    name, metadata = db.execute(
+        "SELECT name, metadata FROM outbox WHERE id = ?", (row.id,)
+    ).fetchone()
+    own = set_since = frozenset[str]()
+    if not force:
+        try:
+            own = keys_of(name, metadata)
+            set_since = own & _keys_set_since(db, row, in_flight)
+        except ValueError:  # what it would undo cannot be told: it goes by `force` only
+            return
+    if own and own == set_since:
+        touched.superseded += 1
+        _finish(db, row.id, "discarded", "superseded", now)
+        return
+    touched.touched += 1
+    if set_since:
+        touched.left_out[row.id] = sorted("name" if key == NAME else key for key in set_since)
+    db.execute(
+        "UPDATE outbox SET state = 'pending', reason = NULL, settled_at = NULL, leaves_out = ?"
+        " WHERE id = ?",
+        (json.dumps(sorted(set_since)) if set_since else None, row.id),
+    )
+
+
+def _keys_set_since(
+    db: sqlite3.Connection, row: _Row, in_flight: Collection[int]
+) -> frozenset[str]:
+    """What newer patches of the run have set, or are setting now.
+
+    Newer ones that still wait do not count: they will go after this one.
+    """
+    keys: set[str] = set()
+    head = db.execute(
+        "SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?", (row.run,)
+    ).fetchone()
+    following = head[0] if head else None
+    while following is not None and following > row.id:
+        newer = db.execute(
+            "SELECT name, metadata, leaves_out, previous_id FROM outbox WHERE id = ?", (following,)
+        ).fetchone()
+        if newer is None:
+            break
+        keys |= keys_of(newer[0], newer[1]) - frozenset(json.loads(newer[2] or "[]"))
+        following = newer[3]
+    for patch_id in in_flight:
+        newer = db.execute(
+            "SELECT name, metadata FROM outbox WHERE id = ? AND id > ? AND workflow_run_id = ?",
+            (patch_id, row.id, row.run),
+        ).fetchone()
+        if newer is not None:
+            keys |= keys_of(*newer)
+    return frozenset(keys)
+
+
+def _move(
+    db: sqlite3.Connection,
+    selection: Selection,
+    states: tuple[str, ...],
+    state: str,
+    *,
+    in_flight: Collection[int],
+    now: float,
+) -> Touched:
+    touched = Touched()
+    for row in _selected(db, selection, states):
+        if row.id in in_flight:
+            touched.in_flight += 1
+            continue
+        touched.touched += 1
+        _finish(db, row.id, state, "operator", now if state == "discarded" else None)
+    return touched
+
+
+def _finish(
+    db: sqlite3.Connection, patch_id: int, state: str, reason: str, settled_at: float | None
+) -> None:
+    db.execute(
+        "UPDATE outbox SET state = ?, reason = ?, settled_at = ? WHERE id = ?",
+        (state, reason, settled_at, patch_id),
+    )

@@ -1,0 +1,50 @@
+"""Noticing that somebody has committed to the database, without asking it all the time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from asyncinotify import Inotify, Mask
+
+SOON_S = 0.005  # between looks while a commit may be under way …
+ALERT_S = 1.0  # … for so long after the last write to the log: an fsync may take its time
+POLL_S = 0.05  # between looks where inotify is not to be had
+
+
+async def changes(database: Path, version: Callable[[], Awaitable[int]]) -> AsyncIterator[None]:
+    """Yield once at the start, then whenever a transaction of any process has been committed.
+
+    `version` is SQLite's data_version on a connection that only reads. Every commit in WAL mode
+    first writes to the -wal file, which is there as long as the store is open, then syncs it, and
+    only then can be seen: so a write means to look, and to go on looking for a moment.
+    """
+    loop = asyncio.get_running_loop()
+    seen, alert_until = await version(), 0.0
+    with ExitStack() as stack:
+        inotify = _watching(Path(f"{database}-wal"), stack)
+        yield  # for what came before anybody watched
+        while True:
+            alert = loop.time() < alert_until
+            try:
+                async with asyncio.timeout(SOON_S if alert else None if inotify else POLL_S):
+                    if inotify is None:
+                        await asyncio.Event().wait()
+                    else:
+                        await inotify.get()
+                        alert_until = loop.time() + ALERT_S
+            except TimeoutError:
+                pass
+            now = await version()
+            if now != seen:
+                seen = now
+                yield
+
+
+def _watching(log: Path, stack: ExitStack) -> Inotify | None:
+    try:
+        inotify = stack.enter_context(Inotify())
+        inotify.add_watch(log, Mask.MODIFY)
+    except OSError:  # out of watches or instances
+        return None
+    return inotify

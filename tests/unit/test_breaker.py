@@ -1,0 +1,151 @@
+"""The breaker: closed until the service itself fails, then one probe at a time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.core import breaker
+from syncd.core.breaker import CLOSED, RUNS, STREAK, Breaker, Cause, Position
+
+
+def failing(runs: list[str], now: float = 0.0, wait_s: float = 10.0) -> Breaker:
+    here = CLOSED
+    for run in runs:
+        here = breaker.bad(here, run, now, wait_s)
+    return here
+
+
+OPEN = failing(["a", "b", "c", "a", "b"])
+PROBING = breaker.passed(OPEN)
+
+
+def test_it_opens_for_a_streak_from_several_runs() -> None:
+    assert OPEN.position is Position.OPEN
+    assert OPEN.cause is Cause.SERVER
+    assert (OPEN.probe_at, OPEN.trips) == (10.0, 1)
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=100))
+def test_failures_of_one_or_two_runs_say_nothing_about_the_service(runs: list[str]) -> None:
+    assert failing(runs).position is Position.CLOSED
+
+
+@given(st.lists(st.sampled_from("abcdef"), max_size=30))
+def test_it_opens_exactly_when_the_streak_is_long_and_wide_enough(runs: list[str]) -> None:
+    wide_enough = len(runs) >= STREAK and len(set(runs)) >= RUNS
+
+    assert (failing(runs).position is Position.OPEN) is wide_enough
+
+
+def test_a_good_answer_ends_the_streak() -> None:
+    here = breaker.good(failing(["a", "b", "c", "a"]))
+
+    assert breaker.bad(here, "b", 0.0, 10.0).position is Position.CLOSED
+
+
+def test_one_refusal_of_the_credentials_is_enough() -> None:
+    here = breaker.locked_out(CLOSED, 5.0, 10.0)
+
+    assert (here.position, here.cause) == (Position.OPEN, Cause.CREDENTIALS)
+    assert here.probe_at == 15.0
+
+
+def test_closed_lets_everything_pass_and_takes_no_note_of_it() -> None:
+    assert breaker.may_pass(CLOSED, 0.0)
+    assert breaker.passed(CLOSED) == CLOSED
+
+
+def test_open_lets_nothing_pass_before_its_time_and_then_one_probe() -> None:
+    assert not breaker.may_pass(OPEN, 9.99)
+    assert breaker.may_pass(OPEN, 10.0)
+    assert not breaker.may_pass(PROBING, 1e9)
+
+
+def test_a_good_probe_closes_it_with_a_clean_slate() -> None:
+    assert breaker.good(PROBING) == CLOSED
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_each_failed_probe_opens_it_again_and_is_counted(cause: Cause) -> None:
+    here = breaker.locked_out(CLOSED, 0.0, 1.0) if cause is Cause.CREDENTIALS else OPEN
+    for trip in range(2, 6):
+        probing = breaker.passed(here)
+        here = (
+            breaker.locked_out(probing, 100.0, 1.0)
+            if cause is Cause.CREDENTIALS
+            else breaker.bad(probing, "a", 100.0, 1.0)
+        )
+        assert (here.position, here.cause, here.trips) == (Position.OPEN, cause, trip)
+        assert here.probe_at == 101.0
+
+
+def test_answers_from_before_it_opened_do_not_push_the_probe_away() -> None:
+    assert breaker.bad(OPEN, "late", 9.0, 500.0) == OPEN
+    locked = breaker.locked_out(CLOSED, 0.0, 10.0)
+    assert breaker.locked_out(locked, 9.0, 500.0) == locked
+
+
+def test_credentials_refused_while_the_server_fails_are_what_it_is_about_now() -> None:
+    here = breaker.locked_out(OPEN, 9.0, 500.0)
+
+    assert (here.cause, here.probe_at) == (Cause.CREDENTIALS, 509.0)
+
+
+def test_a_server_that_fails_while_we_are_locked_out_does_not_let_us_in() -> None:
+    probing = breaker.passed(breaker.locked_out(CLOSED, 0.0, 10.0))
+
+    assert breaker.bad(probing, "a", 20.0, 10.0).cause is Cause.CREDENTIALS
+
+
+def test_a_probe_that_was_not_sent_may_be_sent_again() -> None:
+    assert breaker.given_back(PROBING) == OPEN
+    assert breaker.given_back(CLOSED) == CLOSED
+    assert breaker.given_back(OPEN) == OPEN
+
+
+def test_in_a_hurry_the_probe_goes_at_once() -> None:
+    assert breaker.may_pass(breaker.hurried(OPEN, 3.0), 3.0)
+    assert breaker.hurried(CLOSED, 3.0) == CLOSED
+    assert breaker.hurried(PROBING, 3.0) == PROBING
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.floats(0, 20),
+        st.sampled_from(["ask", "good", "bad", "locked out", "given back", "hurried"]),
+        st.sampled_from("abcd"),
+        st.floats(0, 300),
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS)
+def test_whatever_happens_a_second_probe_waits_for_the_fate_of_the_first(
+    events: list[tuple[float, str, str, float]],
+) -> None:
+    """Once open, every request that passes is a probe, and its end is heard before the next."""
+    here, now, probes_out = CLOSED, 0.0, 0
+    for elapsed, event, run, wait_s in events:
+        now += elapsed
+        was_open = here.position is not Position.CLOSED
+        match event:
+            case "ask" if breaker.may_pass(here, now):
+                probes_out = probes_out + 1 if was_open else 0
+                here = breaker.passed(here)
+            case "good":
+                here, probes_out = breaker.good(here), 0
+            case "bad":
+                here = breaker.bad(here, run, now, wait_s)
+                probes_out = 0
+            case "locked out":
+                here = breaker.locked_out(here, now, wait_s)
+                probes_out = 0
+            case "given back":
+                here, probes_out = breaker.given_back(here), 0
+            case "hurried":
+                here = breaker.hurried(here, now)
+        assert probes_out <= 1
+        assert here.trips >= 0
+        if here.position is Position.OPEN:
+            assert here.probe_at <= now + 300
