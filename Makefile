@@ -12,10 +12,10 @@ PIP := test -O "$$HOME" -a -w "$$HOME" || export PIP_NO_CACHE_DIR=1; \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench venv
+.PHONY: help demo test check bench systemd venv install account rollback uninstall
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 demo: $(VENV)/.runtime  ## the whole job on a throw-away folder, with a proof at the end
 	@$(BIN)/syncd demo
@@ -31,7 +31,23 @@ check: $(VENV)/.dev  ## style and types
 bench: $(VENV)/.dev  ## measure
 	@$(BIN)/python -m tests.benchmarks
 
+systemd: $(VENV)/.dev  ## test the service under a real systemd, as root
+	@$(BIN)/pytest tests/systemd/booted
+
 venv: $(VENV)/.dev  ## make .venv with everything that development needs
+
+# systemd/setup.sh tells what DESTDIR, PREFIX, APP and SYSTEM_PYTHON are for.
+install:  ## as root: into /opt/syncd and onto this machine, as a systemd service; again to upgrade
+	@systemd/setup.sh install
+
+account:  ## as root: settings and a spool for syncd@NAME, beside the first: make account NAME=acme
+	@systemd/setup.sh account
+
+rollback:  ## as root: back to what the last `make install` has replaced
+	@systemd/setup.sh rollback
+
+uninstall:  ## as root: take it off again; settings, token and data stay
+	@systemd/setup.sh uninstall
 
 # Without uvloop it all works, a little slower: no reason to stop where it does not build.
 $(VENV)/.runtime: pyproject.toml constraints.txt $(BIN)/pip

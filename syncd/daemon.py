@@ -12,6 +12,7 @@ import structlog
 
 from syncd import __version__, log, notify
 from syncd.api import Api, Endpoint
+from syncd.clock import Wall
 from syncd.config import Config, Places, Token, load, locate, read_token
 from syncd.control import Control
 from syncd.core import estimate
@@ -30,6 +31,8 @@ logger = structlog.get_logger()
 SWEEP_EVERY_S = 3600.0
 SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
 STATUS_EVERY_S = 5.0
+CLOCK_EVERY_S = 10.0
+CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
 
 
@@ -57,6 +60,7 @@ class Daemon:
         self._places: Places = locate(config, environ)
         self._token: Token = read_token(config, environ)
         self._notify = notify.Notify.from_environ(environ)
+        self._wall = Wall()
         self._stop = asyncio.Event()
         self._draining = False
         self._started_at = time.time()
@@ -76,6 +80,7 @@ class Daemon:
                         self._intake.run(),
                         self._fence.run(),
                         self._sweep(),
+                        self._keep_time(),
                         self._report(),
                     )
                 ]
@@ -96,7 +101,7 @@ class Daemon:
     async def _build(self, stack: AsyncExitStack) -> None:
         config = self._config
         self._store = await Store.open(
-            self._places.store, time.time, group_access=config.store.group_access
+            self._places.store, self._wall, group_access=config.store.group_access
         )
         stack.push_async_callback(self._store.close)
         self._spool = Spool(self._places.spool, config.spool.settle_s, config.spool.max_file_bytes)
@@ -110,11 +115,16 @@ class Daemon:
         stack.push_async_callback(api.close)
         if await self._store.begin(_suspect_s(config)):
             logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
-        self._gate = Gate(_limits(config), time.monotonic, started=_process_started())
+        self._gate = Gate(
+            _limits(config),
+            time.monotonic,
+            started=_process_started(),
+            closed_for_s=await self._store.closed_for_s(),
+        )
         if await self._store.read(lambda db: fact(db, "paused")) is not None:
             self._gate.pause()
-        self._relay = Relay(self._store, api, self._gate, _policy(config))
-        self._fence = Fence(self._store, api, self._gate, self._relay)
+        self._relay = Relay(self._store, api, self._gate, _policy(config), wall=self._wall)
+        self._fence = Fence(self._store, api, self._gate, self._relay, wall=self._wall)
         self._intake = Intake(self._store, self._spool)
         control = Control(self._store, self._relay, self._gate, self.status)
         await control.listen(self._places.socket, stack)
@@ -149,7 +159,7 @@ class Daemon:
 
     async def status(self) -> dict[str, Any]:
         """How things stand: CONTRACT, section 5."""
-        now = time.time()
+        now = self._wall()
         status = await self._store.read(lambda db: read.outbox(db, now))
         del status["paused"]
         in_flight = len(self._relay.in_flight)
@@ -250,7 +260,7 @@ class Daemon:
         """Forget old patches, a little at a time."""
         after_id = 0
         while True:
-            before = time.time() - self._config.store.retention_days * DAY_S
+            before = self._wall() - self._config.store.retention_days * DAY_S
             try:
                 swept = await self._store.sweep(after_id, before)
             except StoreUnavailable as error:
@@ -259,6 +269,22 @@ class Daemon:
                 continue
             after_id = swept.upto_id
             await asyncio.sleep(SWEEP_EVERY_S if swept.done else SWEEP_STEP_S)
+
+    async def _keep_time(self) -> None:
+        """Follow a stepped system clock, and take the instants on disk along."""
+        while True:
+            await asyncio.sleep(CLOCK_EVERY_S)
+            step_s = self._wall.stepped()
+            if abs(step_s) < CLOCK_STEP_S:
+                continue
+            try:
+                await self._store.move_instants(step_s)
+            except StoreUnavailable as error:
+                logger.warning("store.unavailable", doing="keep_time", error=str(error))
+                continue
+            self._wall.follow(step_s)
+            self._relay.wake()
+            logger.warning("daemon.clock_stepped", by_s=round(step_s, 1))
 
     async def _report(self) -> None:
         """Keep systemd's sentence true, and its watchdog quiet."""

@@ -82,6 +82,11 @@ class Fence:
                     log.info("fence.gone", run=suspect.run, reason=trouble.code)
                     await self._store.clear(suspect)
                     return True
-                case LockedOut() | Unavailable():
+                case Unavailable(retry_after_s=asked):
+                    if asked is not None:
+                        await self._store.stay_silent(asked)
+                    await asyncio.sleep(RETRY_S)
+                    return False
+                case LockedOut():
                     await asyncio.sleep(RETRY_S)
                     return False

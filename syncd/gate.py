@@ -17,7 +17,14 @@ from asyncio_throttle.throttler import Throttler
 
 from syncd.core import backoff, breaker, pace, window
 from syncd.core.breaker import Breaker, Cause, Position
-from syncd.core.outcome import Confirmed, LockedOut, Outcome, Refused, Unavailable
+from syncd.core.outcome import (
+    MAX_RETRY_AFTER_S,
+    Confirmed,
+    LockedOut,
+    Outcome,
+    Refused,
+    Unavailable,
+)
 
 log = structlog.get_logger()
 
@@ -62,10 +69,15 @@ class Gate:
         clock: Clock,
         *,
         started: float,
+        closed_for_s: float = 0.0,
         draw: Callable[[], float] = random.random,
         throttle: Throttler | None = None,
     ) -> None:
-        """`started`: when this process began, on `clock`; another may have sent until then."""
+        """`started`: when this process began, on `clock`; another may have sent until then.
+
+        `closed_for_s`: what is left of a Retry-After that the process before this one was given,
+        but never more than is believed of one.
+        """
         self._limits = limits
         self._clock = clock
         self._draw = draw
@@ -73,7 +85,7 @@ class Gate:
         self._window = window.begin(limits.max_in_flight)
         self._breaker = breaker.CLOSED
         self._throttle = throttle or _cap(limits.rate_per_s)
-        self._closed_until = 0.0
+        self._closed_until = clock() + min(closed_for_s, MAX_RETRY_AFTER_S)
         self._in_flight = 0
         self._paused = False
         self._line = asyncio.Lock()

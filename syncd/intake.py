@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 SOURCE = "spool"
 CHUNK_ROWS = 1000
-PAUSE_S = 0.010  # between chunks; without it SQLite's busy handler keeps other producers waiting
+PAUSE_S, MAX_PAUSE_S = 0.010, 0.100  # between commits, for other producers
 RESCAN_S = 30.0
 RETRY_BASE_S, RETRY_CAP_S = 0.1, 5.0
 
@@ -79,6 +79,7 @@ class Intake:
         self._left: dict[str, str] = {}
         self._left_before: dict[str, str] = {}
         self._is_growing = False
+        self._others_until = 0.0
 
     @property
     def figures(self) -> Figures:
@@ -150,7 +151,10 @@ class Intake:
     async def _resume(self, name: str) -> None:
         """Go on with a file that was claimed before."""
         taken = await self._in_thread(self._spool.resume, name)
-        await self._finish(name, taken, await self._open_batch(name))
+        place = await self._open_batch(name)
+        recorded = place.rejects_bytes
+        await self._insist(lambda: self._in_thread(self._spool.cut_rejects, name, recorded))
+        await self._finish(name, taken, place)
 
     async def _finish(self, name: str, taken: Taken | Refuse, place: Place) -> None:
         """Take a claimed file in, then move it out of the way."""
@@ -215,7 +219,6 @@ class Intake:
             if chunk.last and work.taken.size() != size:
                 raise BlockingIOError(errno.EBUSY, _GROWING)
             await self._keep(work, chunk)
-            await asyncio.sleep(self._pause_s)
 
     async def _keep(self, work: _Work, chunk: Chunk) -> None:
         """Put a chunk into the outbox, its rejects on disk first: the place covers both."""
@@ -234,7 +237,13 @@ class Intake:
             rejects_bytes,
             chunk.last,
         )
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._others_until - loop.time()))
+        began = loop.time()
         accepted = await self._insist(lambda: self._accept(name, chunk.patches, place))
+        # SQLite lets waiting writers try now and then: they get in if half of the time is theirs.
+        rest_s = min(max(self._pause_s, loop.time() - began), MAX_PAUSE_S)
+        self._others_until = loop.time() + rest_s
         work.place = place
         work.accepted += accepted.accepted
         work.duplicates += accepted.duplicates

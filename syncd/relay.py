@@ -186,6 +186,11 @@ class Relay:
         return frozenset(i for ids in self._in_flight.values() for i in ids)
 
     @property
+    def unsettled(self) -> int:
+        """Answers that are not on disk yet."""
+        return self._settler.backlog
+
+    @property
     def trouble(self) -> str | None:
         """Why nothing can be written down now, if so."""
         return self._settler.trouble

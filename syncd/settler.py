@@ -23,6 +23,7 @@ class Settler:
         self._store = store
         self._alone = alone
         self._waiting: list[tuple[tuple[Settlement, ...], asyncio.Future[None]]] = []
+        self._writing = 0
         self._work = asyncio.Event()
         self.trouble: str | None = None
         """Why answers cannot be written down now, as a person reads it."""
@@ -30,7 +31,7 @@ class Settler:
     @property
     def backlog(self) -> int:
         """Answers not written down yet; whoever sends stops sending when it grows."""
-        return len(self._waiting)
+        return len(self._waiting) + self._writing
 
     async def settle(self, *settlements: Settlement) -> None:
         """Return when the settlements are on disk, however long the disk takes.
@@ -51,7 +52,9 @@ class Settler:
             group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             if not self._waiting:
                 self._work.clear()
+            self._writing = len(group)
             await self._write([one for settlements, _ in group for one in settlements])
+            self._writing = 0
             for _, written in group:
                 if not written.done():
                     written.set_result(None)

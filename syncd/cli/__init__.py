@@ -33,6 +33,7 @@ COMMANDS = {
     "pause": "syncd.cli.verbs",
     "resume": "syncd.cli.verbs",
     "check": "syncd.cli.check",
+    "selftest": "syncd.cli.selftest",
 }
 
 INTERRUPTED = 130

@@ -45,7 +45,8 @@ class Finding:
 def check_command(*, online: bool, as_json: bool, config_path: str | None) -> int:
     """Would it work? Changes nothing.
 
-    Looks at configuration, credentials, database integrity and spool permissions. No traffic unless --online. Exit code 4 for configuration or credentials, 1 for anything else.
+    Looks at configuration, credentials, database integrity and spool permissions. No traffic
+    unless --online. Exit code 4 for configuration or credentials, 1 for anything else.
     """
     code = 0
     for finding in _findings(config_path, online=online):

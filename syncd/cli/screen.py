@@ -70,7 +70,7 @@ def _gate(status: dict[str, Any], now: float) -> Iterator[str]:
             f"{throughput['requests_per_s_1m']:.1f} requests/s,"
             f" {throughput['delivered_per_s_1m']:.1f} patches/s delivered",
         )
-        shut = f", until {ago(gate['closed_until'], now)}" if gate["closed_until"] else ""
+        shut = f", next try {ago(gate['closed_until'], now)}" if gate["closed_until"] else ""
         yield _line("breaker", f"{gate['breaker'].replace('_', ' ')}{shut}")
     yield _line("done", _eta(status["eta_s"], status["outbox"]["pending"]))
 

@@ -40,7 +40,8 @@ _EMPTY = {
 def status_command(*, watch: bool, as_json: bool, config_path: str | None) -> int:
     """How things stand, on one screen.
 
-    Is it running, what waits, what is stuck and why, and when will it be done. Exit code 3 while the daemon is not running.
+    Is it running, what waits, what is stuck and why, and when will it be done. Exit code 3
+    while the daemon is not running.
     """
     to = door(config_path)
     if watch and sys.stdout.isatty() and not as_json:

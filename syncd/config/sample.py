@@ -1,15 +1,20 @@
-"""The sample file, made from the table: `python -m syncd.config.sample >config/syncd.toml`."""
+"""The sample file, made from the table: `python -m syncd.config.sample >config/syncd.toml`.
+
+Arguments such as `store.path=/var/lib/syncd/syncd.db` set keys in it, as for an installed service.
+"""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from syncd.config.keys import KEYS, SECTIONS
 from syncd.config.rules import as_toml
 
 
-def sample() -> str:
-    """Every section, every key with its default. A comment of `#key = value` is a default."""
-    return "\n".join([*_head(), *(line for name in SECTIONS for line in _section(name))]) + "\n"
+def sample(given: Mapping[str, object] = MappingProxyType({})) -> str:
+    """Every section, every key: `key = value` for those given, else `#key = default`."""
+    sections = (line for name in SECTIONS for line in _section(name, given))
+    return "\n".join([*_head(), *sections]) + "\n"
 
 
 def _head() -> Iterator[str]:
@@ -18,7 +23,7 @@ def _head() -> Iterator[str]:
     yield "# `syncd check` says whether all of it is right."
 
 
-def _section(name: str) -> Iterator[str]:
+def _section(name: str, given: Mapping[str, object]) -> Iterator[str]:
     summary = (SECTIONS[name].__doc__ or "").partition("\n")[0]
     yield ""
     yield f"# {summary}"
@@ -29,8 +34,11 @@ def _section(name: str) -> Iterator[str]:
         yield ""
         yield from (f"# {line}" for line in key.note)
         yield f"# Allowed: {key.rule.allowed}."
-        yield f"#{key.name} = {as_toml(key.default)}"
+        if str(key) in given:
+            yield f"{key.name} = {as_toml(given[str(key)])}"
+        else:
+            yield f"#{key.name} = {as_toml(key.default)}"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(sample())
+    sys.stdout.write(sample(dict(argument.split("=", 1) for argument in sys.argv[1:])))

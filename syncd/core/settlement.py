@@ -32,6 +32,8 @@ class Deferred:
     trouble: Trouble
     suspect_until: float | None = None
     """The request may be applied, late, until this instant."""
+    closed_until: float | None = None
+    """The server has asked for silence until this instant, which a restart must not break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,10 @@ def settlements(
             wait = backoff.delay(failures, draw, base_s=patience.base_s, cap_s=patience.cap_s)
             due_at = now + max(wait, retry_after_s or 0.0)
             suspect_until = now + patience.suspect_s if ambiguous else None
-            deferred = Deferred(lane.run, due_at, failures, request.ids, trouble, suspect_until)
+            closed_until = None if retry_after_s is None else now + retry_after_s
+            deferred = Deferred(
+                lane.run, due_at, failures, request.ids, trouble, suspect_until, closed_until
+            )
             return [*_expired(lane, request, trouble, now - patience.max_age_s, patience), deferred]
         case _:
             assert_never(outcome)

@@ -9,7 +9,8 @@ of the vendor's merge, because the zombie's values are a part of theirs.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from syncd.core.answer import Run
@@ -20,13 +21,14 @@ _NORMALISED = "extend:usage_tags"  # the vendor cleans its values: what comes ba
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A run, with the patches delivered to it since the oldest that a zombie may carry."""
+    """A run, with the patches since the oldest that a zombie may carry. Oldest first."""
 
     run: str
     since_id: int
     upto_id: int
     delivered: Sequence[Waiting]
-    """Oldest first."""
+    withdrawn: Sequence[Waiting] = ()
+    """Dead, held or discarded since, yet a zombie may carry them."""
 
 
 def at_risk(suspect: Suspect) -> frozenset[str]:
@@ -34,11 +36,12 @@ def at_risk(suspect: Suspect) -> frozenset[str]:
 
     `NAME` stands for the name. Empty: a late request would change nothing.
     """
-    risky: set[str] = set()
-    for key, values in _history(suspect).items():
-        newest = values[-1][1]
-        if any(patch_id <= suspect.upto_id and value != newest for patch_id, value in values):
-            risky.add(key)
+    newest = _newest(suspect)
+    risky = {
+        key
+        for key, values in _given(suspect).items()
+        if key in newest and any(value != newest[key] for value in values)
+    }
     return frozenset(risky - {_NORMALISED})
 
 
@@ -48,39 +51,54 @@ def fell_back(suspect: Suspect, run: Run) -> bool:
     A name that the answer does not carry cannot be seen, and counts as fallen back. A value that no
     patch of ours has given is somebody else's, and is left alone.
     """
-    history = _history(suspect)
+    given, newest = _given(suspect), _newest(suspect)
     found = _decoded(run.metadata)
     for key in at_risk(suspect):
-        older = [_value(text) for _, text in history[key][:-1]]
-        newest = _value(history[key][-1][1])
+        values = [_value(text) for text in given[key]]
+        wanted = _value(newest[key])
         if key == NAME:
-            if run.name is None or (run.name != newest and run.name in older):
+            if run.name is None or (run.name != wanted and run.name in values):
                 return True
             continue
         now = found.get(key)
-        if _same(now, newest):
+        if _same(now, wanted):
             continue
-        if any(isinstance(value, dict | list) for value in (*older, newest)):
-            if not _holds(now, newest):
+        if any(isinstance(value, dict | list) for value in values):
+            # Not the newest value alone: then it must be all of them merged, or it fell back.
+            if not _holds(now, reduce(_merged, values)):
                 return True
-        elif any(_same(now, value) for value in older):
+        elif any(_same(now, value) for value in values):
             return True
     return False
 
 
-def _history(suspect: Suspect) -> dict[str, list[tuple[int, str]]]:
-    """By key: the values that were delivered, oldest first, as (patch, JSON text)."""
-    history: dict[str, list[tuple[int, str]]] = {}
+def _given(suspect: Suspect) -> dict[str, list[str]]:
+    """By key: every value that was ever sent, as JSON text, in the order of arrival.
+
+    A patch that leaves keys out today may have been sent with them before.
+    """
+    given: dict[str, list[str]] = {}
+    for patch in sorted([*suspect.delivered, *suspect.withdrawn], key=lambda patch: patch.id):
+        for key, text in _values(replace(patch, leaves_out=frozenset())).items():
+            given.setdefault(key, []).append(text)
+    return given
+
+
+def _newest(suspect: Suspect) -> dict[str, str]:
+    """By key: the value that the run should have, as JSON text."""
+    newest: dict[str, str] = {}
     for patch in suspect.delivered:
-        try:
-            name, values = kept(patch)
-        except ValueError:
-            continue
-        if name is not None:
-            history.setdefault(NAME, []).append((patch.id, json.dumps(name)))
-        for key, raw in values.items():
-            history.setdefault(key, []).append((patch.id, bytes(raw).decode()))
-    return history
+        newest |= _values(patch)
+    return newest
+
+
+def _values(patch: Waiting) -> dict[str, str]:
+    try:
+        name, values = kept(patch)
+    except ValueError:
+        return {}
+    texts = {key: bytes(raw).decode() for key, raw in values.items()}
+    return texts if name is None else texts | {NAME: json.dumps(name)}
 
 
 def _decoded(metadata: str | None) -> Mapping[str, Any]:
@@ -106,6 +124,13 @@ def _same(found: Any, given: Any) -> bool:
     if isinstance(found, _Number) or isinstance(given, _Number):
         return False
     return type(found) is type(given) and bool(found == given)
+
+
+def _merged(older: Any, newer: Any) -> Any:
+    """What a deep merge makes of two values."""
+    if not (isinstance(older, dict) and isinstance(newer, dict)):
+        return newer
+    return older | {key: _merged(older.get(key), value) for key, value in newer.items()}
 
 
 def _holds(found: Any, given: Any) -> bool:

@@ -190,8 +190,7 @@ class Spool:
     def add_rejects(self, name: str, at: int, lines: Sequence[bytes]) -> int:
         """Write lines at offset `at` of the rejects of a file, and nothing after them.
 
-        They are on disk when this returns the offset after them. What an earlier process wrote
-        beyond `at`, and did not get to record, is dropped.
+        They are on disk when this returns the offset after them.
         """
         path = self._rejects_of(name)
         new = not path.exists()
@@ -203,6 +202,14 @@ class Spool:
         if new:
             _sync(self.taking)
         return at + sum(map(len, lines))
+
+    def cut_rejects(self, name: str, at: int) -> None:
+        """Drop what was written of the rejects of a file and not recorded."""
+        with suppress(FileNotFoundError):
+            if at == 0:
+                self._rejects_of(name).unlink()
+            else:
+                os.truncate(self._rejects_of(name), at)
 
     def finish(self, name: str) -> None:
         """Publish the rejects of a file in `taking/`, then move it to `done/`."""

@@ -36,27 +36,36 @@ class Connection:
         # aiosqlite offers no public way to run more than one statement in one hop to its thread;
         # a hop per statement costs more than the statements, and lets a cancelled caller leave a
         # transaction open. Hence this one private call, and the upper bound on its version.
+        doing = asyncio.ensure_future(self._db._execute(work, self._db._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+        doing.add_done_callback(_heard)
         try:
-            return await asyncio.shield(self._db._execute(work, self._db._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+            return await asyncio.shield(doing)
         except sqlite3.Error as error:
             raise translated(error, str(self._path)) or error from error
 
     async def atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction: when this returns, it is on disk; if it raises, undone."""
-
-        def transaction(db: sqlite3.Connection) -> T:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            return result
-
-        return await self.run(transaction)
+        return await self.run(lambda db: transaction(db, work))
 
     async def close(self) -> None:
         """Finish what is queued, then close."""
         await asyncio.shield(self._db.close())
+
+
+def _heard(doing: asyncio.Future[object]) -> None:
+    """Keep asyncio from complaining of a failure whose caller was cancelled."""
+    if not doing.cancelled():
+        doing.exception()
+
+
+def transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Do `work` as one transaction: committed when this returns, undone when it raises."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return result

@@ -11,6 +11,8 @@ from syncd.core.outcome import Blame, Trouble
 from syncd.core.settlement import Dead, Deferred, Delivered, Noted, RunDead, Settlement
 from syncd.store import suspects
 
+CLOSED_UNTIL = "closed_until"  # fact: the last Retry-After, as seconds since the epoch
+
 _compress = zstandard.ZstdCompressor(level=1).compress
 _decompress = zstandard.ZstdDecompressor().decompress
 
@@ -67,19 +69,26 @@ def body_of_snapshot(blob: bytes) -> bytes:
 def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float) -> None:
     if not delivered:
         return
-    # Each patch names the run's patch delivered before it; the first of a request finds it in
-    # the snapshot, which is why patches come before snapshots here.
-    chain = [
-        (patch_id, previous)
-        for one in delivered
-        for patch_id, previous in zip(one.patch_ids, (None, *one.patch_ids), strict=False)
-    ]
+    heads = dict(
+        db.execute(
+            "SELECT workflow_run_id, last_patch_id FROM snapshots"
+            " WHERE workflow_run_id IN (SELECT value FROM json_each(?))",
+            (json.dumps([one.run.id for one in delivered]),),
+        ).fetchall()
+    )
+    chain = []
+    for one in delivered:
+        previous = heads.get(one.run.id)
+        for patch_id in one.patch_ids:
+            if previous is not None and patch_id < previous:
+                chain.append((patch_id, _insert_into_chain(db, patch_id, previous)))
+            else:
+                chain.append((patch_id, previous))
+                previous = patch_id
     db.execute(
         "UPDATE outbox"
         "   SET state = 'delivered', settled_at = ?1, last_error = NULL, reason = NULL,"
-        "       previous_id = COALESCE(sent.value ->> 1,"
-        "         (SELECT last_patch_id FROM snapshots AS s"
-        "           WHERE s.workflow_run_id = outbox.workflow_run_id))"
+        "       previous_id = sent.value ->> 1"
         "  FROM json_each(?2) AS sent"
         " WHERE outbox.id = sent.value ->> 0 AND outbox.state = 'pending'",
         (now, json.dumps(chain)),
@@ -99,6 +108,23 @@ def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float)
     untrouble(db, [one.run.id for one in delivered if one.troubled])
     firsts = [(one.run.id, one.patch_ids[0]) for one in delivered]
     suspects.delivered_after_unclean_stop(db, now, firsts)
+
+
+def _insert_into_chain(db: sqlite3.Connection, patch_id: int, head: int) -> int | None:
+    """Find the place of a patch that was retried or released after newer ones had been delivered.
+
+    The chain of a run's delivered patches (previous_id) is in the order of arrival. Returns the
+    patch before it, having made the one behind it point to it.
+    """
+    behind: int | None = head
+    while behind is not None:
+        row = db.execute("SELECT previous_id FROM outbox WHERE id = ?", (behind,)).fetchone()
+        before: int | None = row[0] if row else None
+        if before is None or before < patch_id:
+            db.execute("UPDATE outbox SET previous_id = ? WHERE id = ?", (patch_id, behind))
+            return before
+        behind = before
+    return None
 
 
 def _snapshot_row(one: Delivered, now: float) -> tuple[object, ...]:
@@ -125,6 +151,8 @@ def _defer(db: sqlite3.Connection, one: Deferred, now: float) -> None:
         "        last_error = excluded.last_error, failed_at = excluded.failed_at",
         (one.run_id, one.due_at, one.failures, one.ids[-1], _as_json(one.trouble, now), now),
     )
+    if one.closed_until is not None:
+        set_fact(db, CLOSED_UNTIL, str(one.closed_until))
     if one.suspect_until is not None:
         suspects.add(db, one.run_id, one.suspect_until, one.ids[0], one.ids[-1])
 

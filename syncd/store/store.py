@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -22,6 +22,7 @@ from syncd.store.verbs import Selection, Touched
 T = TypeVar("T")
 Verb = Literal["retry", "discard", "hold", "release"]
 Wall = Callable[[], float]
+Connect = Callable[[Callable[[Path], sqlite3.Connection], Path], Awaitable[Connection]]
 
 
 class Store:
@@ -39,16 +40,23 @@ class Store:
         self._wall = wall
 
     @classmethod
-    async def open(cls, path: Path, wall: Wall, *, group_access: str | None = None) -> Self:
+    async def open(
+        cls,
+        path: Path,
+        wall: Wall,
+        *,
+        group_access: str | None = None,
+        connect: Connect = Connection.open,
+    ) -> Self:
         """Open the database, made and migrated as needed; hold it alone.
 
         Raises StoreError if another daemon holds it, or if it cannot be used.
         """
         lock = _hold(path)
         try:
-            writer = await Connection.open(lambda p: schema.open_writer(p, group_access), path)
+            writer = await connect(lambda p: schema.open_writer(p, group_access), path)
             try:
-                reader = await Connection.open(schema.open_reader, path)
+                reader = await connect(schema.open_reader, path)
             except BaseException:
                 await writer.close()
                 raise
@@ -100,6 +108,20 @@ class Store:
     async def begin(self, suspect_s: float) -> bool:
         """Note that a daemon runs; True if the last one did not stop in order."""
         return await self._writer.atomic(lambda db: suspects.begin(db, self._wall(), suspect_s))
+
+    async def stay_silent(self, for_s: float) -> None:
+        """The server asks for silence, which a restart must not break."""
+        until = str(self._wall() + for_s)
+        await self._writer.atomic(lambda db: settle.set_fact(db, settle.CLOSED_UNTIL, until))
+
+    async def closed_for_s(self) -> float:
+        """Seconds for which the server's last Retry-After still asks for silence."""
+        text = await self._reader.run(lambda db: settle.fact(db, settle.CLOSED_UNTIL))
+        return max(0.0, float(text or 0.0) - self._wall())
+
+    async def move_instants(self, step_s: float) -> None:
+        """The wall clock is about to be stepped: due times on disk go along."""
+        await self._writer.atomic(lambda db: suspects.move_instants(db, step_s))
 
     async def end(self) -> None:
         """Note that the daemon stops in order, with nothing in flight."""

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Collection
+from typing import Any
 
 from syncd.core.fold import Waiting
 from syncd.core.suspect import Suspect
@@ -33,7 +34,9 @@ def due(
         (now,),
     ):
         if run not in busy:
-            return Suspect(run, since_id, upto_id, _delivered_since(db, run, since_id)), now
+            delivered = _delivered_since(db, run, since_id)
+            withdrawn = _withdrawn(db, run, since_id, upto_id)
+            return Suspect(run, since_id, upto_id, delivered, withdrawn), now
     (next_due,) = db.execute("SELECT min(due_at) FROM suspects WHERE due_at > ?", (now,)).fetchone()
     return None, next_due
 
@@ -71,6 +74,9 @@ def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:
     Then whatever waits may have been in flight, and the first delivery to each such run makes it
     suspect for as long as a request of the old daemon may live.
     """
+    # If the clock was put back while nobody ran, nothing may wait for a time that is far off.
+    db.execute("UPDATE lanes SET due_at = ?1 WHERE failed_at > ?1", (now,))
+    db.execute("UPDATE suspects SET due_at = ?1 WHERE due_at > ?1", (now + suspect_s,))
     unclean = _fact(db, RUNNING) is not None
     if unclean:
         upto_id = db.execute("SELECT max(id) FROM outbox").fetchone()[0] or 0
@@ -78,6 +84,20 @@ def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:
         db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (UNCLEAN, value))
     db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (RUNNING, str(now)))
     return unclean
+
+
+def move_instants(db: sqlite3.Connection, step_s: float) -> None:
+    """The clock has been stepped: what is to happen happens as long from now as before."""
+    db.execute("UPDATE lanes SET due_at = due_at + ?1, failed_at = failed_at + ?1", (step_s,))
+    db.execute("UPDATE suspects SET due_at = due_at + ?", (step_s,))
+    db.execute(
+        "UPDATE facts SET value = CAST(value AS REAL) + ? WHERE name = 'closed_until'", (step_s,)
+    )
+    text = _fact(db, UNCLEAN)
+    if text is not None:
+        unclean = json.loads(text)
+        unclean["until"] += step_s
+        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (UNCLEAN, json.dumps(unclean)))
 
 
 def end(db: sqlite3.Connection) -> None:
@@ -115,14 +135,28 @@ def _delivered_since(db: sqlite3.Connection, run: str, since_id: int) -> list[Wa
     patches: list[Waiting] = []
     while following is not None and following >= since_id and len(patches) < MOST:
         row = db.execute(
-            "SELECT id, name, metadata, created_at, leaves_out, previous_id, state FROM outbox"
-            " WHERE id = ?",
-            (following,),
+            f"SELECT {_COLUMNS}, previous_id FROM outbox WHERE id = ?", (following,)
         ).fetchone()
         if row is None:
             break
-        if row[6] == "delivered":
-            leaves_out = frozenset(json.loads(row[4])) if row[4] else frozenset()
-            patches.append(Waiting(row[0], row[1], row[2], row[3], leaves_out))
+        patches.append(_waiting(row))
         following = row[5]
     return patches[::-1]
+
+
+def _withdrawn(db: sqlite3.Connection, run: str, since_id: int, upto_id: int) -> list[Waiting]:
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM outbox"
+        " WHERE workflow_run_id = ? AND state <> 'delivered' AND id BETWEEN ? AND ?"
+        "   AND state IN ('dead', 'held', 'discarded') ORDER BY id LIMIT ?",
+        (run, since_id, upto_id, MOST),
+    )
+    return [_waiting(row) for row in rows]
+
+
+_COLUMNS = "id, name, metadata, created_at, leaves_out"
+
+
+def _waiting(row: tuple[Any, ...]) -> Waiting:
+    leaves_out = frozenset(json.loads(row[4])) if row[4] else frozenset()
+    return Waiting(row[0], row[1], row[2], row[3], leaves_out)

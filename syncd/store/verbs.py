@@ -116,14 +116,14 @@ def _selected(
     elif selection.everything:
         # All of `retry --all`'s pending patches that matter are those of runs in trouble.
         waiting = "pending" in states and "dead" in states
-        rows = db.execute(
-            columns
-            + "state IN ('dead', 'held') UNION ALL "
-            + columns
-            + "state = 'pending' AND state <> 'delivered'"
-            " AND (? OR workflow_run_id IN (SELECT workflow_run_id FROM lanes)) ORDER BY id",
-            (not waiting or "held" in states,),
-        ).fetchall()
+        # Sorted here: an ORDER BY id tempts SQLite to walk the whole table in that order.
+        rows = sorted(
+            db.execute(
+                columns + "state IN ('dead', 'held') UNION ALL " + columns + "state = 'pending'"
+                " AND (? OR workflow_run_id IN (SELECT workflow_run_id FROM lanes))",
+                (not waiting or "held" in states,),
+            )
+        )
     else:
         rows = []
     for row in (_Row(*values) for values in rows):

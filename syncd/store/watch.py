@@ -20,7 +20,8 @@ async def changes(database: Path, version: Callable[[], Awaitable[int]]) -> Asyn
     only then can be seen: so a write means to look, and to go on looking for a moment.
     """
     loop = asyncio.get_running_loop()
-    seen, alert_until = await version(), 0.0
+    seen = await version()
+    alert_until = loop.time() + ALERT_S  # a commit may be under way already
     with ExitStack() as stack:
         inotify = _watching(Path(f"{database}-wal"), stack)
         yield  # for what came before anybody watched

@@ -360,7 +360,7 @@ def test_a_single_waiting_patch_has_no_barrier_after_it() -> None:
 # What SQL let in
 
 
-DEEP = '{"a":' * 1_900 + "1" + "}" * 1_900  # SQLite takes 2,000 levels
+DEEP = '{"a":' + "[" * 1_900 + "]" * 1_900 + "}"  # SQLite takes 2,000 levels
 ODD = [
     pytest.param('{"\\ud800":1}', id="a lone surrogate"),
     pytest.param('{"a":1}\x00', id="a NUL behind it"),

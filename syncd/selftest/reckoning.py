@@ -1,0 +1,86 @@
+"""The reckoning after a history: were the promises of the contract kept?"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from syncd.core.fold import NAME
+from syncd.core.patch import Patch
+from syncd.selftest.merge import MODELS, Object, applied
+from syncd.selftest.plan import Plan
+from syncd.selftest.vendor import Vendor
+
+
+def pending(db: sqlite3.Connection) -> int:
+    """What still has to happen: patches that wait, runs that are suspect."""
+    waiting = db.execute("SELECT n FROM counters WHERE state = 'pending'").fetchone()[0]
+    return int(waiting + db.execute("SELECT count(*) FROM suspects").fetchone()[0])
+
+
+def faults_found(
+    path: Path, accepted: Mapping[int, Patch], vendor: Vendor, plan: Plan, bound_s: float
+) -> list[str]:
+    """Every broken promise, as a line."""
+    db = sqlite3.connect(path)
+    try:
+        return [*_ledger(db, accepted, bound_s), *_states(db, vendor, plan)]
+    finally:
+        db.close()
+
+
+def _ledger(db: sqlite3.Connection, accepted: Mapping[int, Patch], bound_s: float) -> Iterator[str]:
+    """Nothing lost, nothing invented, nothing miscounted, nothing left waiting."""
+    rows = {
+        row[0]: row[1:] for row in db.execute("SELECT id, metadata, state, last_error FROM outbox")
+    }
+    for patch_id, patch in accepted.items():
+        if patch_id not in rows:
+            yield f"patch {patch_id} was accepted and is gone"
+        elif rows[patch_id][0] != patch.metadata:
+            yield f"patch {patch_id} is another than was accepted"
+    counted = dict(db.execute("SELECT state, count(*) FROM outbox GROUP BY state").fetchall())
+    for state, n in db.execute("SELECT state, n FROM counters WHERE state <> 'snapshots'"):
+        if counted.get(state, 0) != n:
+            yield f"the counter of {state} says {n}, the rows {counted.get(state, 0)}"
+    if waiting := pending(db):
+        yield f"{waiting} patches or suspects still wait {bound_s:.0f} s after the last fault"
+    for patch_id, (_, state, error) in rows.items():
+        if state == "dead" and error is None:
+            yield f"patch {patch_id} is dead without a cause"
+        if state == "dead" and patch_id in accepted and "poison" not in str(rows[patch_id][0]):
+            yield f"patch {patch_id} is dead, but nothing was wrong with it"
+
+
+def _states(db: sqlite3.Connection, vendor: Vendor, plan: Plan) -> Iterator[str]:
+    """Each run is as if its delivered patches had been applied one by one, in order of arrival."""
+    wanted: dict[str, dict[str, Object]] = {}
+    names: dict[str, str] = {}
+    tainted: set[str] = set()
+    for run, name, metadata, state, leaves_out in db.execute(
+        "SELECT workflow_run_id, name, metadata, state, leaves_out FROM outbox ORDER BY id"
+    ):
+        patch = json.loads(metadata)
+        without = set(json.loads(leaves_out or "[]"))
+        if state != "delivered":
+            mark = next(key for key in patch if key.startswith("mark"))
+            if mark in vendor.applied_marks:
+                tainted.add(run)  # an operator has discarded or held what had already arrived
+            continue
+        models = wanted.setdefault(run, {model: {} for model in MODELS})
+        kept = {key: value for key, value in patch.items() if key not in without}
+        for model in MODELS:
+            models[model] = applied(model, models[model], kept)
+        if name is not None and NAME not in without:
+            names[run] = name
+    late = plan.kills or plan.faults.keys() & {"zombie", "lost"}
+    checked = (vendor.reading,) if late else MODELS
+    for run, models in wanted.items():
+        held = vendor.runs[run]
+        if run in tainted:
+            continue
+        for model in checked:
+            if held.metadata[model] != models[model]:
+                yield f"{run} ({model}): wanted {models[model]}, is {held.metadata[model]}"
+        if run in names and held.name != names[run]:
+            yield f"{run}: name wanted {names[run]!r}, is {held.name!r}"

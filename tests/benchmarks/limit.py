@@ -1,0 +1,69 @@
+"""How much of the vendor's limit is used, where the vendor judges every sliding second."""
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks import stand
+from tests.benchmarks.figure import Figure, figure
+from tests.benchmarks.rows import rows
+from tests.benchmarks.scale import Scale
+
+TOGETHER = ((10, 25, 75), (1_000,))  # slow ones take nothing from each other
+LATENCY_S = 0.02
+BEGIN_S = 2.0  # the window opens step by step: what counts is what comes then
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a vendor saw of a daemon that was told its limit."""
+
+    limit: int
+    share: float
+    """Of the limit, once under way."""
+    worst: float
+    """The fullest sliding second, as a share of the limit."""
+    refused: int
+
+
+def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
+    """Share, fullest second and refusals, at each rate."""
+    for limits in TOGETHER:
+        with ThreadPoolExecutor(len(limits)) as pool:
+            for judged in pool.map(lambda limit: _judge(folder, limit, scale.limit_s), limits):
+                name = f"limit: {judged.limit:,}/s"
+                yield figure(
+                    f"{name}, used",
+                    "ratio",
+                    judged.share,
+                    ("≥", 0.98),
+                    f"fullest second {judged.worst:.3f}",
+                )
+                yield figure(f"{name}, refused (429)", "answers", judged.refused, ("=", 0))
+
+
+def _judge(folder: Path, limit: int, seconds: float) -> Judged:
+    work = rows(round(limit * (seconds + BEGIN_S)), seed=limit)
+    with (
+        stand.vendor(limit=limit, latency_s=LATENCY_S, trace=1) as vendor,
+        stand.daemon(folder / str(limit), vendor.url, rate_per_s=float(limit)) as daemon,
+    ):
+        stand.insert(daemon.database, work)
+        stand.wait_for(daemon.database, "delivered", len(work))
+        books = vendor.books()
+    arrivals = sorted(books["arrivals"].values())
+    under_way = [at for at in arrivals if at >= arrivals[0] + BEGIN_S]
+    share = (len(under_way) - 1) / (under_way[-1] - under_way[0]) / limit
+    return Judged(limit, share, _fullest(arrivals) / limit, books["refused"])
+
+
+def _fullest(arrivals: list[float]) -> int:
+    """The most arrivals in any sliding second."""
+    most, oldest = 0, 0
+    for newest, at in zip(itertools.count(), arrivals):
+        while arrivals[oldest] <= at - 1.0:
+            oldest += 1
+        most = max(most, newest - oldest + 1)
+    return most

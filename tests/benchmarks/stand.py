@@ -1,0 +1,127 @@
+"""The test stand: vendors and daemons as processes, each ended by its id when its block ends."""
+
+import json
+import select
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from syncd.store.schema import open_writer
+from tests.benchmarks.rows import Row
+from tests.processes import Daemon
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 300.0
+LOOK_S = 0.01
+IN_FLIGHT = 64
+FAST: Mapping[str, object] = {"rate_per_s": 10_000.0, "max_in_flight": IN_FLIGHT, "fold": False}
+
+
+class Vendor:
+    """A running `tests.benchmarks.vendor`."""
+
+    def __init__(self, port: int) -> None:
+        self._address = f"http://127.0.0.1:{port}"
+        self.url = f"{self._address}/v1"
+
+    def reset(self, **settings: float) -> dict[str, Any]:
+        """Begin new books with these settings."""
+        query = "&".join(f"{name}={value}" for name, value in settings.items())
+        return self._ask(f"/_bench/reset?{query}")
+
+    def books(self) -> dict[str, Any]:
+        """What came in since."""
+        return self._ask("/_bench/books")
+
+    def _ask(self, target: str) -> dict[str, Any]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self._address + target, timeout=10) as answer:
+            books: dict[str, Any] = json.load(answer)
+            return books
+
+
+@contextmanager
+def vendor(**settings: float) -> Iterator[Vendor]:
+    """A vendor in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.vendor"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], 20)
+        if not ready:
+            raise RuntimeError("the vendor did not get ready")
+        running = Vendor(int(process.stdout.readline()))
+        running.reset(**settings)
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def daemon(folder: Path, url: str, *, start: bool = True, **delivery: object) -> Iterator[Daemon]:
+    """A daemon that delivers as fast as it can, unless `delivery` says otherwise."""
+    it = Daemon(
+        folder,
+        url,
+        delivery={**FAST, **delivery},
+        api={"timeout_s": 30.0},
+        log={"level": "warning"},
+    )
+    with it:
+        yield it.start() if start else it
+
+
+def bare(url: str, count: int) -> dict[str, float]:
+    """One run of the bare loop."""
+    took: dict[str, float] = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.bare", url, str(count), str(IN_FLIGHT)],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            timeout=PATIENCE_S,
+        ).stdout
+    )
+    return took
+
+
+def insert(database: Path, rows: Sequence[Row]) -> float:
+    """INSERT patches in one transaction, as any producer would; the instant before its COMMIT."""
+    with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany(
+            "INSERT INTO outbox (workflow_run_id, name, metadata) VALUES (?, ?, ?)", rows
+        )
+        at = time.monotonic()
+        db.execute("COMMIT")
+    return at
+
+
+def create(database: Path) -> None:
+    """An empty database where the daemon will look for it."""
+    open_writer(database).close()
+
+
+def wait_for(database: Path, state: str, count: int) -> float:
+    """The instant at which there are so many patches in a state."""
+    uri = f"{database.as_uri()}?mode=ro"
+    until = time.monotonic() + PATIENCE_S
+    with closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
+        while time.monotonic() < until:
+            (n,) = db.execute("SELECT n FROM counters WHERE state = ?", (state,)).fetchone()
+            if n >= count:
+                return time.monotonic()
+            time.sleep(LOOK_S)
+    raise TimeoutError(f"{database}: fewer than {count} {state} after {PATIENCE_S} s")

@@ -1,0 +1,132 @@
+"""`syncd check`: each trouble is found, named, and ends in the exit code of the contract."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import Sandbox, start_sandbox, syncd
+
+
+def check(folder: Path, *options: str, **variables: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Exit code, and what was found: {subject: (level, message)}."""
+    found = syncd("check", "--json", *options, folder=folder, **variables)
+    findings = [json.loads(line) for line in found.stdout.splitlines()]
+    return found.returncode, {it["subject"]: (it["level"], it["message"]) for it in findings}
+
+
+def test_a_newcomer_lacks_only_the_token(tmp_path: Path) -> None:
+    """Before the first start: 4, and nothing is made."""
+    code, found = check(tmp_path)
+
+    assert code == 4
+    assert found["credentials"][0] == "FAIL"
+    assert found["database"][0] == found["spool"][0] == "ok"
+    assert not (tmp_path / "state").exists()
+
+
+def test_with_a_token_all_is_well(tmp_path: Path) -> None:
+    """That the daemon is not running is worth a warning, no more."""
+    code, found = check(tmp_path, SYNCD_API__TOKEN="secret-token-1")
+
+    assert code == 0
+    assert found["daemon"][0] == "warn"
+    assert "secret-token-1" not in str(found)
+
+
+def test_a_wrong_configuration_is_told_whole(tmp_path: Path) -> None:
+    """Nothing else can be looked at then."""
+    found = syncd("check", folder=tmp_path, SYNCD_API__TIMEOUT_S="-1", SYNCD_LOG__LEVEL="loud")
+
+    assert found.returncode == 4
+    assert [line.split()[:2] for line in found.stdout.splitlines()] == [
+        ["FAIL", "configuration"],
+        ["FAIL", "configuration"],
+    ]
+
+
+def test_a_damaged_database_is_found(tmp_path: Path) -> None:
+    """A page that is not what it was."""
+    syncd("enqueue", "--file", "-", "--format", "jsonl", folder=tmp_path, input=_patches(300))
+    database = tmp_path / "state/syncd/syncd.db"
+    with database.open("r+b") as file:
+        file.seek(-20_000, os.SEEK_END)
+        file.write(b"\xaa" * 9_000)
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t")
+
+    assert code == 1
+    assert found["database"][0] == "FAIL"
+
+
+def test_a_counter_that_is_wrong_is_found(tmp_path: Path) -> None:
+    """Nobody counts rows but `check`."""
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    db = sqlite3.connect(tmp_path / "state/syncd/syncd.db")
+    db.execute("UPDATE counters SET n = 7 WHERE state = 'pending'")
+    db.commit()
+    db.close()
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t")
+
+    assert code == 1
+    assert "the counter of pending says 7, there are 1" in found["database"][1]
+
+
+def test_a_spool_open_to_everyone_is_told(tmp_path: Path) -> None:
+    """Whoever may write there may set anything on any run."""
+    incoming = tmp_path / "state/syncd/spool/incoming"
+    incoming.mkdir(parents=True)
+    incoming.chmod(0o777)
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t")
+
+    assert code == 0
+    assert (
+        "everyone on this machine may write there"
+        in syncd("check", folder=tmp_path, SYNCD_API__TOKEN="t").stdout
+    )
+    assert found["spool"][0] == "ok"
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [("sandbox-token", (0, "API", "ok")), ("another-token", (4, "credentials", "FAIL"))],
+)
+def test_online_asks_the_api_whether_it_takes_the_token(
+    tmp_path: Path, sandbox: Sandbox, token: str, expected: tuple[int, str, str]
+) -> None:
+    """By asking for a run that does not exist: nothing is changed there."""
+    variables = {"SYNCD_API__BASE_URL": sandbox.url, "SYNCD_API__TOKEN": token}
+
+    code, found = check(tmp_path, "--online", **variables)
+
+    subject = expected[1]
+    assert (code, subject, found[subject][0]) == expected
+    assert sandbox.runs() == {}
+
+
+def test_online_says_what_stands_between(tmp_path: Path) -> None:
+    """Nobody listens there: 1."""
+    variables = {"SYNCD_API__BASE_URL": "http://127.0.0.1:1/v1", "SYNCD_API__TOKEN": "t"}
+
+    code, found = check(tmp_path, "--online", **variables)
+
+    assert code == 1
+    assert found["API"][0] == "FAIL"
+    assert "connect" in found["API"][1]
+
+
+def _patches(count: int) -> str:
+    return "".join(
+        json.dumps({"workflow_run_id": f"run_{n}", "metadata": {"text": "x" * 500}}) + "\n"
+        for n in range(count)
+    )

@@ -1,0 +1,275 @@
+"""The commands while the daemon runs, by its socket; and what happens at the edge of its life."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import Daemon, Sandbox, environment, start_daemon, start_sandbox, syncd
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def daemon(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with start_daemon(tmp_path_factory.mktemp("daemon"), sandbox.url) as daemon:
+        yield daemon
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_patch_is_handed_in_awaited_and_shown(daemon: Daemon, sandbox: Sandbox) -> None:
+    """The way from the command line to the API and back, numbers as they were typed."""
+    accepted = daemon.syncd("enqueue", "way_1", "--name", "n", "--set", "a=1.50", "--json")
+    patch_id = json.loads(accepted.stdout)["first_id"]
+    waited = daemon.syncd("wait", "--patch", str(patch_id), "--timeout", "10")
+    shown = daemon.syncd("show", "way_1", "--json")
+
+    snapshot = json.loads(shown.stdout)
+    assert (waited.returncode, waited.stdout) == (0, "delivered\n")
+    assert sandbox.runs()["way_1"]["name"] == "n"
+    assert set(snapshot) == {"workflow_run_id", "fetched_at", "patch_ids", "workflow_run"}
+    assert snapshot["patch_ids"] == [patch_id]
+    assert snapshot["workflow_run"]["metadata"] == {"a": 1.5}
+    assert '"a":1.50' in shown.stdout
+    assert '"a": 1.50' in daemon.syncd("show", "way_1").stdout
+    assert shown.stderr == ""
+
+
+def test_status_comes_from_the_daemon(daemon: Daemon) -> None:
+    """With its pid and its gate; exit code 0."""
+    found = daemon.syncd("status", "--json")
+
+    status = json.loads(found.stdout)
+    assert found.returncode == 0
+    assert status["daemon"]["running"] is True
+    assert status["daemon"]["pid"] == daemon.pid
+    assert status["gate"]["breaker"] == "closed"
+    assert "running" in daemon.syncd("status").stdout
+
+
+def test_status_does_not_import_what_is_slow(daemon: Daemon) -> None:
+    """Of the 0.3 s that an answer may take, most would go into imports."""
+    script = (
+        "import sys\n"
+        "from syncd.cli import main\n"
+        "try: main(['status'])\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(daemon.folder, **daemon.environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    imported = set(found.stderr.split())
+    assert "syncd.cli.status" in imported
+    assert not imported & {"asyncio", "aiohttp", "aiosqlite", "rich", "structlog", "syncd.store"}
+
+
+def test_a_batch_is_awaited_by_its_name(daemon: Daemon) -> None:
+    """From the moment the file is in place, before it is taken in."""
+    daemon.drop("drop.csv", "workflow_run_id,name\nbatch_1,x\nbatch_2,y\n")
+
+    waited = daemon.syncd("wait", "--batch", "drop.csv", "--timeout", "10")
+    batches = lines(daemon.syncd("batches", "--json").stdout)
+    listed = lines(daemon.syncd("list", "--json", "--batch", "drop.csv").stdout)
+
+    (batch,) = [batch for batch in batches if batch["name"] == "drop.csv"]
+    assert waited.returncode == 0
+    assert (batch["accepted"], batch["delivered"], batch["waiting"]) == (2, 2, 0)
+    assert {row["workflow_run_id"] for row in listed} == {"batch_1", "batch_2"}
+
+
+def test_a_batch_with_rejected_lines_is_trouble(daemon: Daemon) -> None:
+    """What was delivered does not hide what was not."""
+    daemon.drop("half.csv", "workflow_run_id,name\nhalf_1,x\nhalf_2,\n")
+
+    waited = daemon.syncd("wait", "--batch", "half.csv", "--timeout", "10")
+
+    assert waited.returncode == 1
+    assert waited.stdout.startswith("1 line rejected: see ")
+
+
+def test_a_file_rejected_as_a_whole_is_trouble(daemon: Daemon) -> None:
+    """There is nothing to wait for."""
+    daemon.drop("whole.json", "[")
+
+    waited = daemon.syncd("wait", "--batch", "whole.json", "--timeout", "10")
+
+    assert waited.returncode == 1
+    assert "whole.json was rejected as a whole" in waited.stdout
+
+
+def test_a_file_is_handed_in_over_the_socket(daemon: Daemon) -> None:
+    """In several requests, metadata over several lines included, as one batch."""
+    content = json.dumps(
+        [{"workflow_run_id": f"sock_{n % 40}", "metadata": {"n": n}} for n in range(1200)],
+        indent=1,
+    )
+
+    found = daemon.syncd("enqueue", "--file", "-", "--format", "json", input=content)
+    waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
+    runs = daemon.syncd("runs", "--json", "--where", "n=1199", "--status", "PROCESSED")
+
+    assert found.stdout == "accepted 1,200 patches as batch stdin\n"
+    assert waited.returncode == 0
+    assert [run["workflow_run_id"] for run in lines(runs.stdout)] == ["sock_39"]
+
+
+def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandbox) -> None:
+    """A refused patch is parked with its answer; what newer patches have set stays theirs."""
+    daemon.syncd("enqueue", "dead_1", "--name", "old", "--set", "sandbox_refuse=1")
+    refused = daemon.syncd("wait", "--run", "dead_1", "--timeout", "10")
+    listed = lines(daemon.syncd("list", "--json", "--run", "dead_1").stdout)
+    daemon.syncd("enqueue", "dead_1", "--name", "new")
+    daemon.syncd("wait", "--patch", str(int(str(listed[0]["id"])) + 1), "--timeout", "10")
+
+    retried = daemon.syncd("retry", str(listed[0]["id"]))
+    daemon.syncd("wait", "--run", "dead_1", "--timeout", "10")
+    discarded = daemon.syncd("discard", "--run", "dead_1")
+
+    assert refused.returncode == 1
+    assert "is dead: http_422" in refused.stdout
+    assert retried.stdout == (
+        f"retried 1 patch\npatch {listed[0]['id']} goes without name: set by newer patches\n"
+    )
+    assert discarded.stdout == "discarded 1 patch\n"
+    assert sandbox.runs()["dead_1"]["name"] == "new"
+
+
+def test_pause_stops_sending_and_resume_goes_on(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Intake goes on meanwhile; held patches stay where they are."""
+    daemon.syncd("pause")
+    daemon.syncd("enqueue", "pause_1", "--name", "x")
+    paused = daemon.status()
+    held = daemon.syncd("hold", "--run", "pause_1")
+    released = daemon.syncd("release", "--run", "pause_1")
+    before = "pause_1" in sandbox.runs()
+    daemon.syncd("resume")
+    waited = daemon.syncd("wait", "--run", "pause_1", "--timeout", "10")
+
+    assert paused["daemon"]["state"] == "paused"
+    assert paused["outbox"]["pending"] == 1
+    assert (held.stdout, released.stdout) == ("held 1 patch\n", "released 1 patch\n")
+    assert not before
+    assert waited.returncode == 0
+
+
+def test_deferred_patches_are_listed_with_their_cause(daemon: Daemon) -> None:
+    """A run in trouble says when it is tried again and why."""
+    daemon.syncd("enqueue", "late~503", "--name", "x")
+    found = daemon.syncd("wait", "--run", "late~503", "--timeout", "0.5")
+    (row,) = lines(daemon.syncd("list", "--json", "--run", "late~503").stdout)
+    table = daemon.syncd("list", "--run", "late~503").stdout
+    daemon.syncd("discard", "--run", "late~503")
+
+    assert found.returncode == 124
+    assert row["last_error"]["code"] == "http_503"  # type: ignore[index]
+    assert "http_503" in table
+
+
+def test_errors_of_the_daemon_are_one_line(daemon: Daemon) -> None:
+    """In its own words."""
+    found = daemon.syncd("show", "unheard_of")
+
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert found.stderr.startswith("syncd: no snapshot of unheard_of")
+
+
+def test_a_daemon_that_is_stuck_is_told_from_one_that_is_down(tmp_path: Path) -> None:
+    """Somebody listens and says nothing: one line, after a moment."""
+    path = tmp_path / "state/syncd/syncd.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        visitor = threading.Thread(target=hang_up)
+        visitor.start()
+        found = syncd("status", folder=tmp_path)
+        visitor.join()
+
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert "the daemon went away before its answer was whole" in found.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody else, who may not connect")
+def test_a_stranger_is_told_which_group_may_ask(daemon: Daemon) -> None:
+    """Permission denied is not "not running"."""
+    script = (
+        "import os, sys\n"
+        "from syncd.cli import main\n"
+        "from syncd.cli.wire import Wire\n"
+        "from syncd.errors import SyncdError\n"
+        "from pathlib import Path\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"try: Wire(Path({str(daemon.socket)!r})).answers()\n"
+        "except SyncdError as error: print(error)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert "permission denied: only root and members of the group" in found.stdout
+
+
+def test_check_finds_everything_in_order(daemon: Daemon) -> None:
+    """Exit code 0, a line for each thing looked at, the token never among them."""
+    found = daemon.syncd("check", "--online")
+
+    assert found.returncode == 0
+    assert [line.split()[0] for line in found.stdout.splitlines()] == ["ok"] * 6
+    assert "sandbox-token" not in found.stdout
+
+
+def test_what_was_handed_in_before_the_start_is_delivered(tmp_path: Path, sandbox: Sandbox) -> None:
+    """The file is the outbox, whoever writes to it; the last answer can be read afterwards."""
+    daemon = Daemon(tmp_path, sandbox.url)
+    daemon.syncd("enqueue", "early_1", "--name", "x")
+    with daemon.start():
+        waited = daemon.syncd("wait", "--all", "--timeout", "10")
+        code = daemon.stop()
+
+    shown = daemon.syncd("show", "early_1")
+    assert waited.returncode == 0
+    assert code == 0
+    assert '"name": "x"' in shown.stdout
+    assert "the daemon is not running" in shown.stderr
+    assert daemon.status()["outbox"]["delivered"] == 1
+
+
+def test_wait_survives_a_restart_of_the_daemon(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Whoever waits does not care who delivers."""
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.syncd("pause")
+        daemon.syncd("enqueue", "again_1", "--name", "x")
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "syncd", "wait", "--run", "again_1", "--timeout", "15"],
+            env=environment(tmp_path, **daemon.environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        daemon.stop()
+        daemon.start()
+        daemon.syncd("resume")
+
+        assert waiting.wait(15) == 0

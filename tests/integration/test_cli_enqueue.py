@@ -1,0 +1,167 @@
+"""`syncd enqueue` while the daemon is down: one patch, many from a file, and what is none."""
+
+import gzip
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from processes import syncd
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    """What is in the outbox, oldest first."""
+    found = syncd("list", "--json", "--limit", "5000", folder=folder).stdout
+    return sorted((json.loads(line) for line in found.splitlines()), key=lambda row: row["id"])
+
+
+def test_one_patch_from_its_arguments(tmp_path: Path) -> None:
+    """Each --set is JSON where it reads as JSON, else a string, and goes on top of --metadata."""
+    found = syncd(
+        "enqueue", "run_1", "--name", "n", "--metadata", '{"a": 0, "b": true}',
+        "--set", "a=1.50", "--set", "c=two words", "--set", 'd={"e": [1]}', "--set", "f=",
+        "--priority", "3", folder=tmp_path,
+    )  # fmt: skip
+
+    (row,) = rows(tmp_path)
+    assert found.stdout == "accepted patch 1\n"
+    assert row["workflow_run_id"] == "run_1"
+    assert row["name"] == "n"
+    assert row["metadata"] == {"a": 1.5, "b": True, "c": "two words", "d": {"e": [1]}, "f": ""}
+    assert row["priority"] == 3
+
+
+def test_numbers_stay_as_they_were_typed(tmp_path: Path) -> None:
+    """1.50 is not 1.5 to whoever compares texts."""
+    syncd("enqueue", "run_1", "--set", "a=1.50", "--set", "b=1E2", folder=tmp_path)
+
+    listed = syncd("list", "--json", folder=tmp_path).stdout
+
+    assert '"metadata":{"a":1.50,"b":1E2}' in listed
+
+
+def test_a_known_key_is_skipped(tmp_path: Path) -> None:
+    """A second patch with the same key is no error and no patch."""
+    once = ("enqueue", "run_1", "--name", "n", "--key", "k")
+    syncd(*once, folder=tmp_path)
+
+    again = syncd(*once, folder=tmp_path)
+    as_json = syncd(*once, "--json", folder=tmp_path)
+
+    assert again.returncode == 0
+    assert again.stdout == "skipped: a patch with the key k is already there\n"
+    assert json.loads(as_json.stdout) == {
+        "accepted": 0,
+        "duplicates": 1,
+        "first_id": None,
+        "last_id": None,
+    }
+    assert len(rows(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '[{"workflow_run_id": "r1", "name": "x"},\n {"workflow_run_id": "r2",'
+                   ' "metadata": {"a":\n 1.0}}]'),
+        ("a.jsonl", '{"workflow_run_id":"r1","name":"x"}\n'
+                    '{"workflow_run_id":"r2","metadata":{"a":1.0}}\n'),
+        ("a.csv", "workflow_run_id,name,metadata:json.a\nr1,x,\nr2,,1.0\n"),
+        ("a.csv.gz", "workflow_run_id,name,metadata:json.a\nr1,x,\nr2,,1.0\n"),
+    ],
+)  # fmt: skip
+def test_a_file_of_each_format(tmp_path: Path, name: str, content: str) -> None:
+    """Also compressed; the batch is called as the file."""
+    path = tmp_path / name
+    data = content.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+
+    found = syncd("enqueue", "--file", path, folder=tmp_path)
+
+    assert found.stdout == f"accepted 2 patches as batch {name}\n"
+    assert found.returncode == 0
+    assert [(row["workflow_run_id"], row["batch"]) for row in rows(tmp_path)] == [
+        ("r1", name),
+        ("r2", name),
+    ]
+
+
+def test_lines_that_are_no_patches_are_named(tmp_path: Path) -> None:
+    """The good ones are taken, the others are told with line and reason, and the exit code is 1."""
+    content = '{"workflow_run_id":"r1","name":"x"}\nnonsense\n{"name":"y"}\n'
+
+    found = syncd("enqueue", "--file", "-", "--format", "jsonl", folder=tmp_path, input=content)
+
+    assert found.returncode == 1
+    assert found.stdout == "accepted 1 patch as batch stdin, rejected 2 lines\n"
+    told = found.stderr.splitlines()
+    assert told[0].startswith("stdin:2: not valid JSON")
+    assert told[1] == "stdin:3: workflow_run_id is missing"
+
+
+def test_many_rejected_lines_do_not_flood_the_terminal(tmp_path: Path) -> None:
+    """Twenty are shown and the rest counted; --json has them all."""
+    content = "nonsense\n" * 30
+
+    shown = syncd("enqueue", "--file", "-", "--format", "jsonl", folder=tmp_path, input=content)
+    whole = syncd(
+        "enqueue", "--file", "-", "--format", "jsonl", "--json", folder=tmp_path, input=content
+    )
+
+    assert len(shown.stderr.splitlines()) == 21
+    assert shown.stderr.splitlines()[-1] == "… and 10 lines more"
+    counts = json.loads(whole.stdout)
+    assert len(counts["rejected"]) == counts["rejected_count"] == 30
+    assert counts["rejected"][0]["line"] == 1
+    assert whole.stderr == ""
+
+
+def test_a_truncated_array_is_refused_whole(tmp_path: Path) -> None:
+    """An array is verified before its first patch is taken, also when it comes through a pipe."""
+    content = '[{"workflow_run_id":"r1","name":"x"},'
+
+    found = syncd("enqueue", "--file", "-", "--format", "json", folder=tmp_path, input=content)
+
+    assert found.returncode == 1
+    assert found.stderr.startswith("syncd: stdin: ")
+    assert "(nothing was accepted)" in found.stderr
+    assert rows(tmp_path) == []
+
+
+def test_a_large_file_arrives_in_its_order(tmp_path: Path) -> None:
+    """More patches than fit into one transaction, long ones among them."""
+    content = "".join(
+        json.dumps({"workflow_run_id": f"r{n}", "metadata": {"text": "x" * (n % 7 * 1000)}}) + "\n"
+        for n in range(1300)
+    )
+
+    found = syncd("enqueue", "--file", "-", "--format", "jsonl", folder=tmp_path, input=content)
+
+    assert found.stdout == "accepted 1,300 patches as batch stdin\n"
+    assert [row["workflow_run_id"] for row in rows(tmp_path)] == [f"r{n}" for n in range(1300)]
+
+
+def test_a_fifo_is_read_to_its_end(tmp_path: Path) -> None:
+    """As `syncd enqueue --file <(producer)` makes one."""
+    fifo = tmp_path / "a.json"
+    os.mkfifo(fifo)
+    producer = threading.Thread(
+        target=lambda: fifo.write_text('[{"workflow_run_id":"r1","name":"x"}]')
+    )
+    producer.start()
+
+    found = syncd("enqueue", "--file", fifo, folder=tmp_path)
+    producer.join()
+
+    assert found.stdout == "accepted 1 patch as batch a.json\n"
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """What, where, why."""
+    found = syncd("enqueue", "--file", "missing.csv", folder=tmp_path)
+
+    assert found.returncode == 1
+    assert found.stderr == (
+        "syncd: missing.csv: cannot be opened: No such file or directory (nothing was accepted)\n"
+    )

@@ -1,0 +1,330 @@
+"""The commands while no daemon runs: readers read the file, producers write it, verbs change it."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import environment, syncd
+
+from syncd.cli import main
+
+DOWN = "syncd: the daemon is not running: this is what its database holds\n"
+
+STATUS_SHAPE = {
+    "daemon": {"running", "state", "reason", "pid", "version", "started_at"},
+    "outbox": {
+        "pending",
+        "deferred",
+        "in_flight",
+        "held",
+        "dead",
+        "delivered",
+        "discarded",
+        "oldest_pending_s",
+    },
+    "snapshots": {"count"},
+    "gate": {"limit_per_s", "rate_per_s", "max_in_flight", "window", "closed_until", "breaker"},
+    "throughput": {"delivered_per_s_1m", "requests_per_s_1m"},
+    "spool": {"waiting", "rejected"},
+}
+
+
+def database(folder: Path) -> Path:
+    return folder / "state/syncd/syncd.db"
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def enqueue(*runs: str, folder: Path) -> None:
+    """Hand in a patch for each of the runs, in that order."""
+    patches = "".join(json.dumps({"workflow_run_id": run, "name": "x"}) + "\n" for run in runs)
+    syncd("enqueue", "--file", "-", "--format", "jsonl", folder=folder, input=patches)
+
+
+def test_status_without_anything_is_stopped_and_empty(tmp_path: Path) -> None:
+    """Before the first start there is no database; that is no error, but exit code 3."""
+    found = syncd("status", "--json", folder=tmp_path)
+
+    status = json.loads(found.stdout)
+    assert found.returncode == 3
+    assert status["daemon"]["running"] is False
+    assert status["daemon"]["state"] == "stopped"
+    assert status["outbox"]["pending"] == 0
+    assert status["gate"]["limit_per_s"] == 8.0
+    assert not database(tmp_path).exists()
+
+
+def test_status_has_the_shape_of_the_contract(tmp_path: Path) -> None:
+    """Every key of the contract's section 5 is there while the daemon is down, too."""
+    syncd("enqueue", "run_1", "--name", "x", folder=tmp_path)
+
+    status = json.loads(syncd("status", "--json", folder=tmp_path).stdout)
+
+    assert {key: set(value) for key, value in status.items() if isinstance(value, dict)} == (
+        STATUS_SHAPE
+    )
+    assert set(status) == {*STATUS_SHAPE, "eta_s", "last_error"}
+    assert status["outbox"]["pending"] == 1
+    assert status["outbox"]["oldest_pending_s"] >= 0
+    assert status["eta_s"] is None
+
+
+def test_status_counts_the_files_of_the_spool(tmp_path: Path) -> None:
+    """Drafts are not waiting, and reasons are not rejected files."""
+    spool = tmp_path / "state/syncd/spool"
+    for name in ("incoming/a.csv", "incoming/.b.csv.tmp", "incoming/c.part"):
+        (spool / name).parent.mkdir(parents=True, exist_ok=True)
+        (spool / name).write_text("")
+    for name in ("rejected/d.txt", "rejected/d.txt.reason.txt"):
+        (spool / name).parent.mkdir(parents=True, exist_ok=True)
+        (spool / name).write_text("")
+
+    status = json.loads(syncd("status", "--json", folder=tmp_path).stdout)
+
+    assert status["spool"] == {"waiting": 1, "rejected": 1}
+
+
+def test_the_screen_says_what_to_do_next(tmp_path: Path) -> None:
+    """People get a screen of plain text, without escape sequences where there is no terminal."""
+    syncd("enqueue", "run_1", "--name", "x", folder=tmp_path)
+    syncd("hold", "1", folder=tmp_path)
+
+    screen = syncd("status", folder=tmp_path).stdout
+
+    assert "stopped" in screen
+    assert "syncd list --state held" in screen
+    assert "\x1b" not in screen
+
+
+def test_readers_say_that_the_daemon_is_down(tmp_path: Path) -> None:
+    """The note goes to stderr, once; stdout holds nothing but rows."""
+    syncd("enqueue", "run_1", "--name", "x", folder=tmp_path)
+
+    found = syncd("list", "--json", folder=tmp_path)
+
+    assert found.stderr == DOWN
+    assert [row["id"] for row in lines(found.stdout)] == [1]
+
+
+def test_list_rows_hold_what_the_contract_says(tmp_path: Path) -> None:
+    """Numbers of the metadata come back exactly as they were written."""
+    syncd("enqueue", "run_1", "--metadata", '{"amount": 1.50, "n": 1e3}', folder=tmp_path)
+
+    found = syncd("list", "--json", folder=tmp_path).stdout
+
+    promised = {
+        "id", "workflow_run_id", "name", "metadata", "state", "attempts", "next_attempt_at",
+        "last_error", "batch", "created_at", "delivered_at",
+    }  # fmt: skip
+    assert promised <= set(json.loads(found))
+    assert '"amount": 1.50' in found
+    assert '"n": 1e3' in found
+
+
+def test_list_selects_by_state_run_and_limit(tmp_path: Path) -> None:
+    """The selections can be combined."""
+    enqueue("a", "a", "b", folder=tmp_path)
+    syncd("hold", "2", folder=tmp_path)
+
+    def ids(*options: str) -> list[object]:
+        found = syncd("list", "--json", *options, folder=tmp_path)
+        return [row["id"] for row in lines(found.stdout)]
+
+    assert ids("--state", "held") == [2]
+    assert ids("--run", "a", "--state", "pending") == [1]
+    assert ids("--limit", "1") == [2]
+    assert ids("--state", "delivered") == []
+
+
+def test_a_reader_without_a_database_is_one_line(tmp_path: Path) -> None:
+    """There is nothing to read yet: exit code 1, what and what to do."""
+    found = syncd("list", folder=tmp_path)
+
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert found.stderr.count("\n") == 1
+    assert "no database here yet" in found.stderr
+
+
+def test_show_names_the_run_it_does_not_know(tmp_path: Path) -> None:
+    """A run that was never answered has no snapshot."""
+    syncd("enqueue", "run_1", "--name", "x", folder=tmp_path)
+
+    found = syncd("show", "run_1", folder=tmp_path)
+
+    assert found.returncode == 1
+    assert found.stderr == DOWN + (
+        "syncd: no snapshot of run_1: nothing was delivered to it yet; look with"
+        " `syncd list --run`\n"
+    )
+
+
+def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
+    """Hold, release and discard say how many they touched."""
+    enqueue("a", "b", "c", folder=tmp_path)
+
+    held = syncd("hold", "1", "2", folder=tmp_path)
+    released = syncd("release", "--run", "a", "--json", folder=tmp_path)
+    discarded = syncd("discard", "--all", folder=tmp_path)
+
+    assert held.stdout == "held 2 patches\n"
+    assert json.loads(released.stdout) == {
+        "touched": 1,
+        "in_flight": 0,
+        "superseded": 0,
+        "left_out": {},
+    }
+    assert discarded.stdout == "discarded 3 patches\n"
+
+
+def test_a_verb_that_misses_a_named_patch_is_trouble(tmp_path: Path) -> None:
+    """Whoever names patches wants to know if one was not touched."""
+    syncd("enqueue", "a", "--name", "x", folder=tmp_path)
+
+    found = syncd("hold", "1", "99", folder=tmp_path)
+
+    assert found.stdout == "held 1 patch\n"
+    assert found.returncode == 1
+
+
+def test_a_verb_waits_for_nobody_who_holds_the_database(tmp_path: Path) -> None:
+    """A daemon that listens elsewhere is not worked around."""
+    import fcntl
+
+    syncd("enqueue", "a", "--name", "x", folder=tmp_path)
+    with open(f"{database(tmp_path)}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        found = syncd("retry", "--all", folder=tmp_path)
+
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert "no daemon listens on" in found.stderr
+
+
+def test_pause_holds_until_resume(tmp_path: Path) -> None:
+    """A pause is remembered for the daemon's next start."""
+    syncd("enqueue", "a", "--name", "x", folder=tmp_path)
+
+    syncd("pause", folder=tmp_path)
+    paused = json.loads(syncd("status", "--json", folder=tmp_path).stdout)["daemon"]
+    syncd("resume", folder=tmp_path)
+    resumed = json.loads(syncd("status", "--json", folder=tmp_path).stdout)["daemon"]
+
+    assert "paused" in paused["reason"]
+    assert resumed["reason"] is None
+
+
+def test_wait_runs_into_its_timeout(tmp_path: Path) -> None:
+    """Nothing moves while the daemon is down: 124, and the note that it is, once."""
+    syncd("enqueue", "a", "--name", "x", folder=tmp_path)
+
+    found = syncd("wait", "--run", "a", "--timeout", "0.5", folder=tmp_path)
+
+    assert found.returncode == 124
+    assert found.stderr == DOWN + "syncd: the time is up: 1 patch to go\n"
+
+
+def test_wait_names_what_will_not_arrive(tmp_path: Path) -> None:
+    """Held patches wait for an operator: waiting for them would be waiting forever."""
+    syncd("enqueue", "a", "--name", "x", folder=tmp_path)
+    syncd("hold", "--all", folder=tmp_path)
+
+    found = syncd("wait", "--patch", "1", folder=tmp_path)
+
+    assert found.returncode == 1
+    assert found.stdout == "patch 1 for a is held by an operator\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["frobnicate"], "No such command"),
+        (["status", "--colour"], "No such option"),
+        (["retry"], "say which patches"),
+        (["retry", "1", "--all"], "say which patches"),
+        (["wait"], "say what to wait for"),
+        (["runs", "--where", "a"], "must be KEY=VALUE"),
+        (["list", "--state", "lost"], "lost"),
+        (["list", "--run", os.fsdecode(b"\xff")], "not UTF-8"),
+        (["enqueue"], "say what to hand in"),
+        (["enqueue", "r"], "a patch needs a name or metadata"),
+        (["enqueue", "..", "--name", "x"], "must not be"),
+        (["enqueue", "r", "--set", "a"], "must be KEY=VALUE"),
+        (["enqueue", "r", "--metadata", "[1]"], "must be a JSON object"),
+        (["enqueue", "--file", "-"], "say --format"),
+        (["enqueue", "--file", "a.csv", "--name", "x"], "leave the rest out"),
+        (["sandbox", "--faults", "rain=1"], "rain"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    """The line says what is wrong and where to read on."""
+    with pytest.raises(SystemExit) as ending:
+        main(arguments)
+
+    found = capsys.readouterr()
+    assert ending.value.code == 2
+    assert found.out == ""
+    assert found.err.count("\n") == 1
+    assert complaint in found.err
+    assert "--help" in found.err
+
+
+def test_every_error_of_the_configuration_is_told(tmp_path: Path) -> None:
+    """All at once, one line each, exit code 4."""
+    config = tmp_path / "syncd.toml"
+    config.write_text("[delivery]\nrate_per_s = -1\nfoldd = true\n")
+
+    found = syncd("status", "--config", config, folder=tmp_path)
+    before = syncd("--config", config, "status", folder=tmp_path)
+
+    assert found.returncode == before.returncode == 4
+    assert found.stderr == before.stderr
+    assert len(found.stderr.splitlines()) == 2
+    assert "delivery.rate_per_s = -1" in found.stderr
+    assert "delivery.foldd" in found.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    """`syncd list | head -1` ends without a word on stderr."""
+    enqueue(*(f"run_{number}" for number in range(2000)), folder=tmp_path)
+    command = f"{sys.executable} -m syncd list --json --limit 2000 | head -1"
+
+    found = subprocess.run(
+        command, shell=True, env=environment(tmp_path), capture_output=True, text=True, check=True
+    )
+
+    assert len(found.stdout.splitlines()) == 1
+    assert found.stderr == DOWN
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """A run may be called anything that is not a control character; an error may hold some."""
+    syncd("enqueue", "r\u202e1", "--name", "x", folder=tmp_path)
+
+    table = syncd("list", folder=tmp_path).stdout
+
+    assert "r\\u202e1" in table
+
+
+def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
+    """One line says whose file it is not."""
+    database(tmp_path).parent.mkdir(parents=True)
+    db = sqlite3.connect(database(tmp_path))
+    db.execute("CREATE TABLE theirs (x)")
+    db.commit()
+    db.close()
+
+    found = syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert "not a database of syncd" in found.stderr

@@ -1,0 +1,424 @@
+"""Getting patches in: the contract's INSERT from any client, and intake's own transactions."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from stores import NOON, rows, states
+
+from syncd.core.patch import MAX_METADATA_BYTES, Patch
+from syncd.store import Place, Store
+from syncd.store.schema import open_writer
+
+CONTRACT = """
+INSERT INTO outbox (workflow_run_id, name, metadata, idempotency_key, priority)
+VALUES ('workflow_run_1234', 'test_workflow', '{"internal_id":"id_1234"}', NULL, 0);
+"""
+FIVE = (
+    "INSERT INTO outbox (workflow_run_id, name, metadata, idempotency_key, priority)"
+    " VALUES (?, ?, ?, ?, ?)"
+)
+
+
+@pytest.fixture
+def producer(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program's plain connection; the daemon is not running."""
+    path = tmp_path / "outbox.db"
+    open_writer(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        yield db
+
+
+def count(db: sqlite3.Connection) -> int:
+    (n,) = db.execute("SELECT count(*) FROM outbox").fetchone()
+    (kept,) = db.execute("SELECT n FROM counters WHERE state = 'pending'").fetchone()
+    assert kept == n
+    return int(n)
+
+
+# What a producer may write
+
+
+def test_the_contracts_insert_is_a_pending_patch(producer: sqlite3.Connection) -> None:
+    producer.executescript(CONTRACT)
+
+    row = producer.execute(
+        "SELECT id, workflow_run_id, name, metadata, idempotency_key, priority, state, attempts"
+        "  FROM outbox"
+    ).fetchone()
+    assert row == (
+        *(1, "workflow_run_1234", "test_workflow", '{"internal_id":"id_1234"}'),
+        *(None, 0, "pending", 0),
+    )
+    assert count(producer) == 1
+
+
+def test_only_the_run_and_something_to_set_are_required(producer: sqlite3.Connection) -> None:
+    producer.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')")
+    producer.execute("INSERT INTO outbox (workflow_run_id, metadata) VALUES ('r', '{}')")
+
+    assert producer.execute("SELECT priority FROM outbox").fetchall() == [(0,), (0,)]
+
+
+def test_a_row_is_stamped_with_the_time_of_its_insert(producer: sqlite3.Connection) -> None:
+    producer.executescript(CONTRACT)
+
+    (age_s,) = producer.execute(
+        "SELECT (julianday('now') - 2440587.5) * 86400.0 - created_at FROM outbox"
+    ).fetchone()
+    assert 0 <= age_s < 60
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    [
+        "x",
+        "r" * 255,
+        "é" * 255,
+        "🙂" * 255,
+        "a/b?c#d%2e ü",
+        "...",
+        " ",
+        "\u200b",
+        "~500",
+        "'; DROP TABLE outbox; --",
+    ],
+)
+def test_a_run_id_is_opaque(producer: sqlite3.Connection, run_id: str) -> None:
+    producer.execute(FIVE, (run_id, "n", None, None, 0))
+
+    assert producer.execute("SELECT workflow_run_id FROM outbox").fetchone() == (run_id,)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "{}",
+        ' {\n "a" :\t1 }\r\n',
+        '{"n":12345678901234567890123,"f":1.0e5,"z":-0,"t":1.50}',
+        '{"null":null,"deep":[[[{"a":[]}]]]}',
+        '{"é":"🙂","esc":"\\u00e9\\u0000"}',
+        '{"a":"' + "x" * (MAX_METADATA_BYTES - 8) + '"}',
+        '{"a":1,"a":2}',
+    ],
+)
+def test_metadata_is_kept_to_the_letter(producer: sqlite3.Connection, metadata: str) -> None:
+    producer.execute(FIVE, ("r", None, metadata, None, 0))
+
+    assert producer.execute("SELECT metadata FROM outbox").fetchone() == (metadata,)
+
+
+@pytest.mark.parametrize("priority", [-(1 << 63), -1, 0, (1 << 63) - 1])
+def test_every_priority_of_64_bits_is_taken(producer: sqlite3.Connection, priority: int) -> None:
+    producer.execute(FIVE, ("r", "n", None, None, priority))
+
+    assert producer.execute("SELECT priority FROM outbox").fetchone() == (priority,)
+
+
+# What is refused, and in which words
+
+LONG = '{"a":"' + "é" * ((MAX_METADATA_BYTES - 8) // 2) + 'x"}'  # one byte too many
+REFUSED = [
+    (("", "n", None, None, 0), "workflow_run_id must be 1 to 255 characters"),
+    (("r" * 256, "n", None, None, 0), "workflow_run_id must be 1 to 255 characters"),
+    ((None, "n", None, None, 0), "NOT NULL constraint failed: outbox.workflow_run_id"),
+    ((b"r", "n", None, None, 0), "cannot store BLOB value in TEXT column outbox.workflow_run_id"),
+    (("a\nb", "n", None, None, 0), "workflow_run_id must not contain control characters"),
+    (("a\x00b", "n", None, None, 0), "workflow_run_id must not contain control characters"),
+    (("\x7f", "n", None, None, 0), "workflow_run_id must not contain control characters"),
+    (("a\x85", "n", None, None, 0), "workflow_run_id must not contain control characters"),
+    ((".", "n", None, None, 0), "workflow_run_id must not be . or .."),
+    (("..", "n", None, None, 0), "workflow_run_id must not be . or .."),
+    (("r", None, None, None, 0), "a patch needs a name or metadata"),
+    (("r", "a\x00b", None, None, 0), "name must not contain NUL"),
+    (("r", b"n", None, None, 0), "cannot store BLOB value in TEXT column outbox.name"),
+    (("r", None, "", None, 0), "metadata must be a JSON object"),
+    (("r", None, "null", None, 0), "metadata must be a JSON object"),
+    (("r", None, "[1]", None, 0), "metadata must be a JSON object"),
+    (("r", None, "{a:1}", None, 0), "metadata must be a JSON object"),
+    (("r", None, '{"a":1', None, 0), "metadata must be a JSON object"),
+    (("r", None, "{'a':1}", None, 0), "metadata must be a JSON object"),
+    (("r", None, '{"a":NaN}', None, 0), "metadata must be a JSON object"),
+    (("r", None, '{"a":1,}', None, 0), "metadata must be a JSON object"),
+    (("r", None, '{"a":1}\x00', None, 0), "metadata must be a JSON object"),
+    (("r", None, '{"a":"\n"}', None, 0), "metadata must be a JSON object"),
+    (("r", None, b"{}", None, 0), "cannot store BLOB value in TEXT column outbox.metadata"),
+    (("r", None, LONG, None, 0), "metadata must be at most 10240 bytes"),
+    (("r", "n", None, "", 0), "idempotency_key must be 1 to 255 characters"),
+    (("r", "n", None, "k" * 256, 0), "idempotency_key must be 1 to 255 characters"),
+    (("r", "n", None, "k\x00", 0), "idempotency_key must be 1 to 255 characters"),
+    (("r", "n", None, None, None), "NOT NULL constraint failed: outbox.priority"),
+    (("r", "n", None, None, 1.5), "cannot store REAL value in INTEGER column outbox.priority"),
+    (("r", "n", None, None, "x"), "cannot store TEXT value in INTEGER column outbox.priority"),
+]
+
+
+@pytest.mark.parametrize(("row", "sentence"), REFUSED)
+def test_the_table_itself_refuses_what_is_not_a_patch_and_says_why(
+    producer: sqlite3.Connection, row: tuple[object, ...], sentence: str
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError) as refused:
+        producer.execute(FIVE, row)
+
+    assert str(refused.value).removeprefix("CHECK constraint failed: ") == sentence
+    assert count(producer) == 0
+
+
+@pytest.mark.parametrize("recursive", ["ON", "OFF"])
+@pytest.mark.parametrize("clause", ["INSERT OR ABORT", "INSERT OR REPLACE", "INSERT OR FAIL"])
+def test_no_conflict_clause_gets_a_bad_row_in(
+    producer: sqlite3.Connection, clause: str, recursive: str
+) -> None:
+    producer.execute(f"PRAGMA recursive_triggers = {recursive}")
+
+    with pytest.raises(sqlite3.IntegrityError, match="metadata must be a JSON object"):
+        producer.execute(FIVE.replace("INSERT", clause, 1), ("r", None, "[]", None, 0))
+
+    assert count(producer) == 0
+
+
+def test_a_producer_that_asks_to_ignore_what_is_refused_gets_what_it_asked_for(
+    producer: sqlite3.Connection,
+) -> None:
+    sql = FIVE.replace("INSERT", "INSERT OR IGNORE", 1)
+
+    ignored = producer.execute(sql, ("r", None, "[]", None, 0)).rowcount
+
+    assert ignored == 0
+    assert count(producer) == 0
+
+
+@pytest.mark.parametrize("clause", ["INSERT", "INSERT OR REPLACE", "INSERT OR IGNORE"])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("id", 5), ("id", 1), ("id", 0), ("id", -1), ("id", -5)),
+        *(("state", "held"), ("state", "delivered"), ("attempts", 1), ("reason", "x")),
+        *(("last_error", "{}"), ("leaves_out", "[]"), ("previous_id", 1), ("settled_at", 1.0)),
+    ],
+)
+def test_what_is_syncds_own_is_not_given_by_a_producer(
+    producer: sqlite3.Connection, clause: str, column: str, value: object
+) -> None:
+    producer.executescript(CONTRACT)
+    before = producer.execute("SELECT * FROM outbox").fetchall()
+
+    with suppress(sqlite3.IntegrityError):  # OR IGNORE swallows the CHECKs among the reasons
+        producer.execute(
+            f"{clause} INTO outbox (workflow_run_id, name, {column}) VALUES ('r', 'n', ?)", (value,)
+        )
+
+    assert producer.execute("SELECT * FROM outbox").fetchall() == before
+    assert count(producer) == 1
+
+
+def test_what_a_patch_says_is_never_changed(producer: sqlite3.Connection) -> None:
+    producer.executescript(CONTRACT)
+
+    for column in ("workflow_run_id", "name", "metadata", "idempotency_key", "priority", "id"):
+        for clause in ("UPDATE", "UPDATE OR REPLACE"):
+            with pytest.raises(sqlite3.IntegrityError, match="insert a newer one"):
+                producer.execute(f"{clause} outbox SET {column} = 7")
+
+
+def test_a_pending_patch_is_not_deleted(producer: sqlite3.Connection) -> None:
+    producer.executescript(CONTRACT)
+
+    with pytest.raises(sqlite3.IntegrityError, match="use syncd discard"):
+        producer.execute("DELETE FROM outbox")
+
+    assert count(producer) == 1
+
+
+# The same key twice
+
+
+@pytest.mark.parametrize("recursive", ["ON", "OFF"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        FIVE,
+        FIVE.replace("INSERT", "INSERT OR REPLACE", 1),
+        FIVE.replace("INSERT", "INSERT OR IGNORE", 1),
+        FIVE.replace("INSERT", "INSERT OR ROLLBACK", 1),
+        FIVE + " ON CONFLICT DO NOTHING",
+        FIVE + " ON CONFLICT DO UPDATE SET state = 'held'",
+        FIVE.replace("INSERT", "REPLACE", 1),
+    ],
+)
+def test_a_second_patch_with_the_same_key_is_skipped_in_silence(
+    producer: sqlite3.Connection, sql: str, recursive: str
+) -> None:
+    producer.execute(f"PRAGMA recursive_triggers = {recursive}")
+    producer.execute(FIVE, ("r", "first", None, "k", 0))
+
+    producer.execute(sql, ("other", "second", None, "k", 9))
+
+    assert producer.execute("SELECT id, name, state FROM outbox").fetchall() == [
+        (1, "first", "pending")
+    ]
+    assert count(producer) == 1
+
+
+def test_a_skipped_patch_does_not_stop_its_transaction(producer: sqlite3.Connection) -> None:
+    patches = [("r", str(n), None, key, 0) for n, key in enumerate(["a", "b", "a", None, None])]
+
+    with producer:
+        producer.executemany(FIVE, patches)
+
+    assert [name for (name,) in producer.execute("SELECT name FROM outbox")] == list("0134")
+
+
+def test_a_key_is_known_as_long_as_its_patch_whatever_became_of_it(
+    producer: sqlite3.Connection,
+) -> None:
+    producer.execute(FIVE, ("r", "n", None, "k", 0))
+    producer.execute("UPDATE outbox SET state = 'discarded', settled_at = 1")
+
+    producer.execute(FIVE, ("r", "n", None, "k", 0))
+
+    assert producer.execute("SELECT count(*) FROM outbox").fetchone() == (1,)
+
+
+# SQLite stores any bytes as text
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the outbox takes text that is not UTF-8, and reading it then raises"
+)
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "workflow_run_id = CAST(x'72ff' AS TEXT)",
+        "name = CAST(x'4de9' AS TEXT)",
+        "metadata = CAST(x'7b2261223a22e9227d' AS TEXT)",
+        "idempotency_key = CAST(x'e282' AS TEXT)",
+    ],
+)
+def test_text_that_is_not_utf_8_is_refused(producer: sqlite3.Connection, columns: str) -> None:
+    """A latin-1 shell must not be able to write what the relay cannot read."""
+    given = {"workflow_run_id": "'r'", "name": "'n'", "metadata": "'{}'", "idempotency_key": "'k'"}
+    column, _, value = columns.partition(" = ")
+    given[column] = value
+
+    with pytest.raises(sqlite3.IntegrityError, match="UTF-8"):
+        producer.execute(
+            f"INSERT INTO outbox ({', '.join(given)}) VALUES ({', '.join(given.values())})"
+        )
+
+
+# Intake's own way in
+
+
+async def test_patches_are_accepted_in_the_order_given(store: Store) -> None:
+    accepted = await store.accept(
+        [Patch("b", "1"), Patch("a", None, '{"n":1}', "key", 5), Patch("b", "3")]
+    )
+
+    assert (accepted.accepted, accepted.duplicates) == (3, 0)
+    assert (accepted.first_id, accepted.last_id) == (1, 3)
+    assert rows(
+        store.path,
+        "SELECT id, workflow_run_id, name, metadata, idempotency_key, priority, created_at"
+        "  FROM outbox ORDER BY id",
+    ) == [
+        (1, "b", "1", None, None, 0, NOON),
+        (2, "a", None, '{"n":1}', "key", 5, NOON),
+        (3, "b", "3", None, None, 0, NOON),
+    ]
+
+
+async def test_known_keys_are_counted_as_duplicates(store: Store) -> None:
+    await store.accept([Patch("r", "1", idempotency_key="a")])
+
+    accepted = await store.accept(
+        [Patch("r", str(n), idempotency_key=key) for n, key in enumerate(["a", "b", "b", None])]
+    )
+
+    assert (accepted.accepted, accepted.duplicates) == (2, 2)
+    assert (accepted.first_id, accepted.last_id) == (2, 3)
+
+
+async def test_nothing_but_duplicates_is_no_error(store: Store) -> None:
+    await store.accept([Patch("r", "1", idempotency_key="a")])
+
+    accepted = await store.accept([Patch("r", "2", idempotency_key="a")])
+
+    assert (accepted.accepted, accepted.duplicates) == (0, 1)
+    assert (accepted.first_id, accepted.last_id) == (None, None)
+
+
+async def test_accepting_nothing_is_nothing(store: Store) -> None:
+    assert (await store.accept([])).accepted == 0
+
+
+async def test_a_chunk_is_taken_whole_or_not_at_all_and_its_place_with_it(store: Store) -> None:
+    place = await store.open_batch("f.jsonl", "spool")
+    bad = [Patch("r", "1"), Patch("..", "2")]
+
+    with pytest.raises(sqlite3.IntegrityError, match=r"must not be \. or \.\."):
+        await store.accept(bad, Place(place.batch_id, offset=10, line=2))
+
+    assert states(store.path) == {}
+    assert await store.open_batch("f.jsonl", "spool") == place
+
+
+async def test_the_place_in_a_file_is_recorded_with_its_patches(store: Store) -> None:
+    batch = (await store.open_batch("f.jsonl", "spool")).batch_id
+    first = Place(batch, offset=100, line=2, rejected=1, rejects_bytes=40)
+    second = Place(batch, offset=180, line=4, rejected=2, rejects_bytes=75, taken=True)
+
+    await store.accept([Patch("r", "1", idempotency_key="k")], first)
+    assert await store.open_batch("f.jsonl", "spool") == first
+    await store.accept([Patch("r", "1", idempotency_key="k"), Patch("s", "2")], second)
+
+    assert await store.open_batch("f.jsonl", "spool") == second
+    assert rows(
+        store.path,
+        "SELECT accepted, duplicates, rejected, first_id, last_id, taken_at FROM batches",
+    ) == [(2, 1, 2, 1, 2, NOON)]
+    assert rows(store.path, "SELECT batch_id FROM outbox") == [(batch,), (batch,)]
+
+
+async def test_a_place_is_recorded_even_if_nothing_of_the_chunk_was_a_patch(store: Store) -> None:
+    batch = (await store.open_batch("f.jsonl", "spool")).batch_id
+
+    await store.accept([], Place(batch, offset=50, line=1, rejected=1))
+
+    assert (await store.open_batch("f.jsonl", "spool")).offset == 50
+
+
+async def test_after_it_has_left_the_spool_a_file_of_the_same_name_is_another(
+    store: Store,
+) -> None:
+    first = await store.open_batch("f.jsonl", "spool")
+    other_source = await store.open_batch("f.jsonl", "enqueue")
+    await store.close_batch(first.batch_id)
+
+    second = await store.open_batch("f.jsonl", "spool")
+
+    assert len({first.batch_id, other_source.batch_id, second.batch_id}) == 3
+    assert second == Place(second.batch_id)
+
+
+async def test_accepted_means_synced_to_the_disk(store: Store) -> None:
+    settings = await store._writer.run(
+        lambda db: [
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")
+        ]
+    )
+
+    assert settings == [2, "wal"]  # 2 is FULL
+
+
+async def test_numbers_arrive_in_the_outbox_as_they_were_written(store: Store) -> None:
+    text = '{"n":12345678901234567890123,"f":1.0e5,"z":-0.0}'
+
+    await store.accept([Patch("r", None, text)])
+
+    ((kept,),) = rows(store.path, "SELECT metadata FROM outbox")
+    assert kept == text
+    assert json.loads(kept)

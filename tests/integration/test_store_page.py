@@ -1,0 +1,373 @@
+"""Walking the outbox: every run that may go, in sending order, a page at a time."""
+
+import asyncio
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stores import NOON, Wall, dead, deferred, delivered, fill, insert, opened, plan, rows, walk
+
+from syncd.core.fold import MAX_BODY_METADATA, MAX_MEMBERS
+from syncd.core.patch import Patch
+from syncd.store import Cursor, Selection, Store, page
+from syncd.store.page import LANE_BYTES
+
+NOBODY: frozenset[str] = frozenset()
+
+
+async def defer(store: Store, run_id: str, *ids: int, due_at: float, failures: int = 1) -> None:
+    await store.settle([deferred(run_id, *ids, due_at=due_at, failures=failures)])
+
+
+# Order
+
+
+async def test_an_empty_outbox_has_nothing(store: Store) -> None:
+    found = await store.page(Cursor(), NOBODY, 10)
+
+    assert (found.lanes, found.arrived, found.empty, found.exhausted) == ([], {}, [], True)
+    assert found.next_due_at is None
+
+
+async def test_runs_come_by_priority_then_by_their_oldest_patch(store: Store) -> None:
+    await fill(store, ("c", "{}"), ("a", "{}"), ("b", "{}", 5), ("c", "{}", 5), ("d", "{}", -1))
+
+    met, _ = await walk(store)
+
+    assert met == ["b", "c", "a", "d"]
+
+
+async def test_a_lane_holds_its_runs_patches_in_arrival_order_whatever_their_priority(
+    store: Store,
+) -> None:
+    ids = await fill(store, ("r", '{"a":1}'), ("s", "{}"), ("r", '{"b":2}', 9), ("r", "{}", -3))
+
+    (lane, _) = (await store.page(Cursor(), NOBODY, 10)).lanes
+
+    assert (lane.run, lane.priority) == ("r", 9)
+    assert [patch.id for patch in lane.waiting] == [ids[0], ids[2], ids[3]]
+    assert [patch.metadata for patch in lane.waiting] == ['{"a":1}', '{"b":2}', "{}"]
+    assert not lane.troubled
+    assert not lane.more
+
+
+@given(
+    patches=st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(-2, 2)), max_size=30),
+    limit=st.integers(1, 5),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_walk_meets_every_run_once_and_in_order_whatever_the_size_of_a_page(
+    patches: list[tuple[str, int]], limit: int
+) -> None:
+    async def walked() -> tuple[list[str], list[int]]:
+        with tempfile.TemporaryDirectory() as folder:
+            async with opened(Path(folder) / "s.db") as store:
+                await store.accept([Patch(run, "n", priority=p) for run, p in patches])
+                met, here, ids = [], Cursor(), []
+                while True:
+                    found = await store.page(here, frozenset(met), limit)
+                    assert len(found.lanes) <= limit
+                    met += [lane.run for lane in found.lanes]
+                    ids += [patch.id for lane in found.lanes for patch in lane.waiting]
+                    here = found.cursor
+                    if found.exhausted:
+                        return met, ids
+
+    met, ids = asyncio.run(walked())
+
+    turns = sorted((-priority, n, run) for n, (run, priority) in enumerate(patches))
+    assert met == list(dict.fromkeys(run for _, _, run in turns))
+    assert sorted(ids) == list(range(1, len(patches) + 1))
+
+
+# Bounds
+
+
+async def test_of_a_long_lane_only_what_one_request_can_carry_is_held(store: Store) -> None:
+    await fill(store, *[("r", "{}")] * (MAX_MEMBERS + 5))
+
+    (lane,) = (await store.page(Cursor(), NOBODY, 10)).lanes
+
+    assert len(lane.waiting) == MAX_MEMBERS
+    assert lane.more
+
+
+async def test_of_a_heavy_lane_only_a_few_bytes_are_held(store: Store) -> None:
+    heavy = '{"a":"' + "x" * (MAX_BODY_METADATA - 8) + '"}'
+    await fill(store, *[("r", heavy)] * 20)
+
+    (lane,) = (await store.page(Cursor(), NOBODY, 10)).lanes
+
+    size = sum(len(patch.metadata or "") for patch in lane.waiting)
+    assert LANE_BYTES < size <= LANE_BYTES + MAX_BODY_METADATA
+    assert lane.more
+
+
+async def test_a_page_is_no_larger_than_asked_for(store: Store) -> None:
+    await fill(store, *[(f"r{n}", "{}") for n in range(10)])
+
+    found = await store.page(Cursor(), NOBODY, 4)
+
+    assert [lane.run for lane in found.lanes] == ["r0", "r1", "r2", "r3"]
+    assert not found.exhausted
+
+
+# What arrives while it is walked
+
+
+async def test_an_urgent_arrival_behind_the_cursor_is_met_next(store: Store) -> None:
+    await fill(store, *[(f"r{n}", "{}") for n in range(10)])
+    first = await store.page(Cursor(), NOBODY, 3)
+    insert(store.path, ("plain", "n", None))
+    await fill(store, ("urgent", "{}", 1))
+
+    held = {lane.run for lane in first.lanes}
+    second = await store.page(first.cursor, held, 2)
+
+    assert [lane.run for lane in second.lanes] == ["urgent", "r3"]
+
+
+async def test_an_arrival_of_the_same_or_lower_priority_is_met_going_on(store: Store) -> None:
+    await fill(store, ("a", "{}"))
+    _, last = await walk(store)
+    await fill(store, ("low", "{}", -1), ("same", "{}"))
+
+    met, _ = await walk(store, held={"a"}, cursor=last.cursor)
+
+    assert met == ["same", "low"]
+
+
+async def test_an_arrival_for_a_run_that_is_held_is_told_with_its_highest_priority(
+    store: Store,
+) -> None:
+    await fill(store, ("a", "{}"), ("b", "{}"))
+    _, last = await walk(store)
+    await fill(store, ("a", "{}", -2), ("a", "{}"), ("b", "{}", -4))
+    lower = await store.page(last.cursor, {"a", "b"}, 10)
+    await fill(store, ("a", "{}", 2), ("a", "{}", 7), ("a", "{}"))
+
+    higher = await store.page(lower.cursor, {"a", "b"}, 10)
+
+    assert (lower.arrived, lower.lanes) == ({"a": 0, "b": -4}, [])
+    assert (higher.arrived["a"], higher.lanes) == (7, [])
+
+
+async def test_with_a_limit_of_nothing_only_the_cursor_moves(store: Store) -> None:
+    await fill(store, ("a", "{}"), ("b", "{}"))
+    first = await store.page(Cursor(), NOBODY, 1)
+    await fill(store, ("urgent", "{}", 3))
+
+    moved = await store.page(first.cursor, {"a"}, 0)
+
+    assert (moved.lanes, moved.exhausted) == ([], False)
+    assert moved.cursor.priority == 3
+    met, _ = await walk(store, held={"a"}, cursor=moved.cursor)
+    assert met == ["urgent", "b"]
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_nothing_that_arrives_is_ever_walked_past(data: st.DataObject) -> None:
+    """Producers insert between the pages: in the end every patch was held or told of."""
+
+    async def walked() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            async with opened(Path(folder) / "s.db") as store:
+                here, known, held = Cursor(), set[int](), dict[str, int]()
+                for _ in range(data.draw(st.integers(1, 6))):
+                    batch = data.draw(
+                        st.lists(
+                            st.tuples(st.sampled_from("abcdef"), st.integers(-2, 2)), max_size=5
+                        )
+                    )
+                    await store.accept([Patch(run, "n", priority=p) for run, p in batch])
+                    limit = data.draw(st.sampled_from([0, 1, 2, 100]))
+                    found = await store.page(here, held.keys(), limit)
+                    here = found.cursor
+                    for lane in found.lanes:
+                        held[lane.run] = max(patch.id for patch in lane.waiting)
+                    for run in found.arrived:
+                        held[run] = 1 << 62  # told of: it will be read anew
+                while True:
+                    found = await store.page(here, held.keys(), 100)
+                    here = found.cursor
+                    held |= {lane.run: 1 << 62 for lane in found.lanes}
+                    held |= dict.fromkeys(found.arrived, 1 << 62)
+                    if found.exhausted:
+                        break
+                for patch_id, run in rows(store.path, "SELECT id, workflow_run_id FROM outbox"):
+                    known.add(patch_id)
+                    assert held[run] >= patch_id
+
+    asyncio.run(walked())
+
+
+# Trouble
+
+
+async def test_a_deferred_lane_is_met_when_it_is_due_and_not_before(
+    store: Store, wall: Wall
+) -> None:
+    await fill(store, ("a", "{}"), ("b", "{}"))
+    await defer(store, "a", 1, due_at=NOON + 5.0, failures=3)
+
+    before, page_before = await walk(store)
+    wall.now = NOON + 5.0
+    after, page_after = await walk(store)
+
+    assert (before, page_before.next_due_at) == (["b"], NOON + 5.0)
+    assert (after, page_after.next_due_at) == (["a", "b"], None)
+    lane = await store.lane("a")
+    assert lane is not None
+    assert (lane.failures, lane.troubled) == (3, True)
+
+
+async def test_what_arrives_for_a_deferred_lane_waits_with_it_in_order(
+    store: Store, wall: Wall
+) -> None:
+    await fill(store, ("a", '{"n":1}'))
+    await defer(store, "a", 1, due_at=NOON + 5.0)
+    await fill(store, ("a", '{"n":2}', 100))
+
+    met, last = await walk(store)
+    wall.now = NOON + 6.0
+    (lane,) = (await store.page(last.cursor, NOBODY, 10)).lanes
+
+    assert met == []
+    assert [patch.metadata for patch in lane.waiting] == ['{"n":1}', '{"n":2}']
+
+
+async def test_lanes_that_are_due_come_first_and_longest_overdue_before_others(
+    store: Store, wall: Wall
+) -> None:
+    await fill(store, ("new", "{}", 100), ("a", "{}"), ("b", "{}"))
+    await defer(store, "a", 2, due_at=NOON + 2.0)
+    await defer(store, "b", 3, due_at=NOON + 1.0)
+    wall.now = NOON + 9.0
+
+    met, _ = await walk(store)
+
+    assert met == ["b", "a", "new"]
+
+
+async def test_a_walk_is_not_at_its_end_while_more_lanes_are_due_than_fit_a_page(
+    store: Store, wall: Wall
+) -> None:
+    ids = await fill(store, *[(f"r{n}", "{}") for n in range(7)])
+    _, last = await walk(store)
+    await store.settle([deferred(f"r{n}", i, due_at=NOON + 1.0) for n, i in enumerate(ids)])
+    wall.now = NOON + 1.0
+
+    found = await store.page(last.cursor, NOBODY, 3)
+    met, _ = await walk(store, limit=3, cursor=last.cursor)
+
+    assert not found.exhausted
+    assert sorted(met) == [f"r{n}" for n in range(7)]
+
+
+async def test_trouble_of_a_run_for_which_nothing_waits_any_more_is_told_of(
+    store: Store, wall: Wall
+) -> None:
+    await fill(store, ("a", "{}"), ("b", "{}"))
+    await defer(store, "a", 1, due_at=NOON + 1.0)
+    await store.operate("discard", Selection(ids=(1,)), in_flight=())
+    wall.now = NOON + 2.0
+
+    found = await store.page(Cursor(), NOBODY, 10)
+
+    assert found.empty == ["a"]
+    await store.untrouble(found.empty)
+    assert (await store.page(Cursor(), NOBODY, 10)).empty == []
+
+
+async def test_a_held_lane_that_is_due_is_left_alone(store: Store, wall: Wall) -> None:
+    await fill(store, ("a", "{}"))
+    await defer(store, "a", 1, due_at=NOON - 1.0)
+
+    found = await store.page(Cursor(), {"a"}, 10)
+
+    assert (found.lanes, found.empty) == ([], [])
+
+
+async def test_only_pending_patches_are_met(store: Store) -> None:
+    await fill(store, *[(name, "{}") for name in ("delivered", "dead", "held", "gone", "left")])
+    await store.settle([delivered("delivered", 1), dead("dead", 2)])
+    await store.operate("hold", Selection(ids=(3,)), in_flight=())
+    await store.operate("discard", Selection(ids=(4,)), in_flight=())
+
+    met, _ = await walk(store)
+
+    assert met == ["left"]
+    assert await store.lane("dead") is None
+
+
+async def test_a_lane_knows_what_its_patches_leave_out(store: Store) -> None:
+    await fill(store, ("a", '{"x":1,"y":1}'), ("a", '{"x":2}'))
+    await store.settle([dead("a", 1)])
+    await store.settle([delivered("a", 2)])
+    await store.operate("retry", Selection(ids=(1,)), in_flight=())
+
+    lane = await store.lane("a")
+
+    assert lane is not None
+    assert lane.waiting[0].leaves_out == {"x"}
+
+
+# Cost
+
+
+async def test_every_step_of_a_page_begins_in_an_index_of_what_waits(store: Store) -> None:
+    """Nothing walks the delivered rows, nor all that waits for the sake of what has arrived."""
+    await fill(store, ("a", "{}"), ("b", "{}"))
+    await defer(store, "a", 1, due_at=NOON + 1.0)
+    asked: list[str] = []
+
+    def traced(db: sqlite3.Connection) -> list[list[str]]:
+        db.set_trace_callback(asked.append)
+        for cursor in (Cursor(), Cursor(0, 1, 1)):
+            page.page(db, cursor, NOBODY, 10, NOON)
+        page.page(db, Cursor(0, 1, 1), NOBODY, 10, NOON + 2.0)
+        db.set_trace_callback(None)
+        return [plan(db, sql) for sql in asked]
+
+    plans = await store.read(traced)
+
+    steps = {step for steps in plans for step in steps}
+    assert len(plans) > 10
+    assert not [step for step in steps if step.startswith("SCAN outbox")], steps
+    assert "SEARCH outbox USING INDEX outbox_turn (priority=? AND id>?)" in steps
+    assert "SEARCH outbox USING INDEX outbox_turn (priority<?)" in steps
+    assert "SEARCH outbox USING INDEX outbox_lane (workflow_run_id=?)" in steps
+    (arrivals,) = {
+        s for sql, p in zip(asked, plans, strict=True) if "NOT INDEXED" in sql for s in p
+    }
+    assert arrivals == "SEARCH outbox USING INTEGER PRIMARY KEY (rowid>?)"
+
+
+@pytest.mark.parametrize("delivered_before", [0, 20_000])
+async def test_a_page_costs_the_same_however_much_was_delivered(
+    store: Store, delivered_before: int
+) -> None:
+    await store.accept([Patch(f"old{n}", "n") for n in range(delivered_before)])
+    await store._writer.run(
+        lambda db: db.execute("UPDATE outbox SET state = 'delivered', settled_at = 1")
+    )
+    await fill(store, *[(f"r{n}", "{}") for n in range(50)])
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def counted(db: sqlite3.Connection) -> None:
+        db.set_progress_handler(count, 100)
+        page.page(db, Cursor(), NOBODY, 100, NOON)
+        db.set_progress_handler(None, 0)
+
+    await store.read(counted)
+
+    assert steps < 300  # times a hundred instructions of SQLite's

@@ -1,0 +1,204 @@
+"""The database as a file: made, opened again, refused where it is not ours, and its modes."""
+
+import hashlib
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from syncd.store import StoreError, StoreUnavailable, schema
+from syncd.store.schema import open_reader, open_writer
+
+
+def fingerprint(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def made(path: Path) -> Path:
+    """A database of ours, closed."""
+    open_writer(path).close()
+    return path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def changed(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def test_a_new_database_is_ours_and_up_to_date(tmp_path: Path) -> None:
+    path = made(tmp_path / "state" / "syncd.db")
+
+    with closing(open_reader(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.newest(),)
+        assert db.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert db.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_opening_it_again_changes_nothing(tmp_path: Path) -> None:
+    path = made(tmp_path / "syncd.db")
+    before = fingerprint(path)
+
+    made(path)
+
+    assert fingerprint(path) == before
+
+
+def test_every_table_is_strict_and_every_migration_has_its_number() -> None:
+    with closing(sqlite3.connect(":memory:")) as db:
+        scripts = schema._migrations()
+        for _, script in scripts:
+            db.executescript(script)
+        loose = db.execute(
+            "SELECT name FROM pragma_table_list"
+            " WHERE schema = 'main' AND type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'"
+        ).fetchall()
+
+    assert loose == []
+    assert [number for number, _ in scripts] == list(range(1, len(scripts) + 1))
+
+
+def test_a_newer_schema_is_refused_and_its_file_left_alone(tmp_path: Path) -> None:
+    path = made(tmp_path / "syncd.db")
+    changed(path, f"PRAGMA user_version = {schema.newest() + 1}")
+    before = fingerprint(path)
+
+    for opener in (open_writer, open_reader):
+        with pytest.raises(StoreError, match=f"schema version {schema.newest() + 1}") as refused:
+            opener(path)
+        assert str(path) in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+    assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize("version", [0, 1, 99])
+def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "theirs.db"
+    changed(path, "CREATE TABLE t (a)", f"PRAGMA user_version = {version}")
+    before = fingerprint(path)
+
+    with pytest.raises(StoreError, match="not a database of syncd: name another file"):
+        open_writer(path)
+
+    assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize("content", [b"not a database\n" * 100, b"SQLite format 3\x00garbage" * 99])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "syncd.db"
+    path.write_bytes(content)
+
+    with pytest.raises(StoreError) as refused:
+        open_writer(path)
+
+    assert not isinstance(refused.value, StoreUnavailable), "waiting will not change that"
+    assert str(path) in str(refused.value)
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_is_made_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "syncd.db"
+    path.touch()
+
+    with closing(open_writer(path)) as db:
+        assert db.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+def test_a_migration_that_was_cut_off_is_done_again_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "syncd.db"
+    good = schema._migrations()
+    cut = [(number, script + "\nINSERT INTO nowhere VALUES (1);") for number, script in good]
+    monkeypatch.setattr(schema, "_migrations", lambda: cut)
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        open_writer(path)
+    monkeypatch.undo()
+
+    with closing(open_writer(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.newest(),)
+        assert db.execute("SELECT count(*) FROM counters").fetchone() == (6,)
+
+
+def test_readers_say_so_where_there_is_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no database here yet"):
+        open_reader(tmp_path / "syncd.db")
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_readers_cannot_write(tmp_path: Path) -> None:
+    path = made(tmp_path / "syncd.db")
+
+    with (
+        closing(open_reader(path)) as db,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')")
+
+
+def test_a_path_with_signs_that_mean_something_in_a_uri_is_only_a_path(tmp_path: Path) -> None:
+    path = made(tmp_path / "a?mode=memory#x%20 ü.db")
+
+    assert path.exists()
+    with closing(open_reader(path)) as db:
+        assert db.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+# Modes
+
+
+def test_a_new_database_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = made(tmp_path / "state" / "syncd.db")
+    finally:
+        os.umask(before)
+
+    assert mode(path) == 0o600
+    assert mode(path.parent) == 0o700
+
+
+@pytest.mark.parametrize(("access", "expected"), [("read", 0o640), ("write", 0o660)])
+def test_the_group_gets_in_where_the_operator_says_so(
+    tmp_path: Path, access: str, expected: int
+) -> None:
+    path = tmp_path / "syncd.db"
+
+    with closing(open_writer(path, access)) as db:
+        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')")
+        modes = {file.name: mode(file) for file in tmp_path.iterdir()}
+
+    assert modes == dict.fromkeys(["syncd.db", "syncd.db-wal", "syncd.db-shm"], expected)
+
+
+def test_the_mode_of_a_database_that_is_there_is_left_alone_unless_asked(tmp_path: Path) -> None:
+    path = made(tmp_path / "syncd.db")
+    path.chmod(0o644)
+
+    made(path)
+    assert mode(path) == 0o644
+    open_writer(path, "none").close()
+    assert mode(path) == 0o600
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError) as refused:
+        open_writer(tmp_path / "file" / "syncd.db")
+
+    assert str(refused.value).count("\n") == 0
+    assert "check" in str(refused.value)

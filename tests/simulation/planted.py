@@ -1,0 +1,232 @@
+"""Bugs, planted: each breaks one promise in a way that the simulation must notice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from syncd import fence, relay, settler
+from syncd.core import breaker, fold, outcome, pace, schedule, settlement, window
+from syncd.core.answer import Run
+from syncd.core.outcome import Blame, Confirmed, Refused, Unavailable
+from syncd.core.settlement import Dead
+from syncd.store import page, schema, settle, suspects, verbs
+
+Patch = pytest.MonkeyPatch
+
+
+def drop_the_fence(bug: Patch) -> None:
+    """Suspects are declared innocent unseen."""
+    bug.setattr(fence, "at_risk", lambda suspect: frozenset())
+
+
+def forget_an_unclean_stop(bug: Patch) -> None:
+    """What was in flight at a kill is not suspected."""
+    bug.setattr(suspects, "delivered_after_unclean_stop", lambda db, now, firsts: None)
+
+
+def release_before_commit(bug: Patch) -> None:
+    """A lane goes on before its answer is on disk."""
+
+    async def settle_later(self: Any, *settlements: Any) -> None:
+        self._waiting.append((settlements, relay.asyncio.get_running_loop().create_future()))
+        self._work.set()
+
+    bug.setattr(settler.Settler, "settle", settle_later)
+
+
+def pace_too_fast(bug: Patch) -> None:
+    """The spacing forgets that the first request of a second counts too."""
+    bug.setattr(pace, "MARGIN", 0.96)
+
+
+def forget_the_last_second(bug: Patch) -> None:
+    """A restart believes that nobody has sent before it."""
+    begin = pace.begin
+    bug.setattr(
+        pace,
+        "begin",
+        lambda limit, *, last_second_spent_until: begin(
+            limit, last_second_spent_until=last_second_spent_until - 2.0
+        ),
+    )
+
+
+def fold_without_barrier(bug: Patch) -> None:
+    """Objects are folded onto what is there."""
+    bug.setattr(fold, "_barrier_key", lambda older, newer: None)
+
+
+def first_name_wins(bug: Patch) -> None:
+    """A fold keeps the oldest name."""
+    body = fold._body
+    real = fold.fold
+
+    def folded(waiting: Any, alone: Any = None) -> Any:
+        request = real(waiting, alone)
+        if len(request.ids) > 1 and waiting[0].name is not None:
+            values = fold._decode_object(fold.msgspec.json.encode(_metadata(request.body)))
+            return fold.Fold(request.ids, body(waiting[0].name, values), request.barrier)
+        return request
+
+    bug.setattr(relay, "fold", folded)
+
+
+def _metadata(request_body: bytes) -> Any:
+    return fold.msgspec.json.decode(request_body).get("metadata", {})
+
+
+def newest_first(bug: Patch) -> None:
+    """A lane is read from its newest patch on."""
+    load = page.load_lane
+
+    def reversed_lane(db: Any, run: str) -> Any:
+        lane = load(db, run)
+        if lane is not None:
+            lane.waiting.reverse()
+        return lane
+
+    bug.setattr(page, "load_lane", reversed_lane)
+
+
+def two_at_once(bug: Patch) -> None:
+    """A lane is not busy while its request is out."""
+    take = schedule.Schedule.take
+
+    def taken(self: Any) -> Any:
+        lane = take(self)
+        if lane is not None:
+            self._busy.discard(lane.run)
+            schedule.heapq.heappush(self._ready, (0, lane.waiting[0].id, lane.run))
+        return lane
+
+    bug.setattr(schedule.Schedule, "take", taken)
+
+
+def counters_drift(bug: Patch) -> None:
+    """A patch that leaves a state is still counted there."""
+    scripts = schema._migrations()
+    altered = [
+        (
+            number,
+            script.replace("UPDATE counters SET n = n - 1 WHERE state = OLD.state;\n  UPD", "UPD"),
+        )
+        for number, script in scripts
+    ]
+    assert altered != scripts
+    bug.setattr(schema, "_migrations", lambda: altered)
+
+
+def forget_retry_after(bug: Patch) -> None:
+    """The header is not read."""
+    bug.setattr(outcome, "retry_after_s", lambda header, now: None)
+
+
+def forget_retry_after_at_restart(bug: Patch) -> None:
+    """A restart breaks the silence that the server asked for."""
+    real = settle.set_fact
+    bug.setattr(
+        settle,
+        "set_fact",
+        lambda db, name, value: None if name == settle.CLOSED_UNTIL else real(db, name, value),
+    )
+
+
+def bury_the_whole_fold(bug: Patch) -> None:
+    """A refused fold is not taken apart: all its patches die."""
+    real = settlement.settlements
+
+    def buried(lane: Any, request: Any, result: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(result, Refused) and len(request.ids) > 1:
+            return [Dead(lane.run, request.ids, result.trouble, lane.troubled)]
+        return real(lane, request, result, *rest, **more)
+
+    bug.setattr(relay, "settlements", buried)
+
+
+def blame_patches_for_the_token(bug: Patch) -> None:
+    """A 401 parks the patch."""
+    bug.setattr(outcome, "_CREDENTIALS_STATUSES", frozenset())
+
+
+def believe_any_run(bug: Patch) -> None:
+    """A 2xx with another run's id counts as delivered."""
+    real = outcome.classify
+
+    def believing(answer: Any, run_id: str, now: float) -> Any:
+        result = real(answer, run_id, now)
+        if isinstance(result, Unavailable) and result.trouble.code == "wrong_run":
+            return Confirmed(Run(run_id, b"{}", None, None, None))
+        return result
+
+    bug.setattr(relay, "classify", believing)
+
+
+def believe_a_lost_answer(bug: Patch) -> None:
+    """No answer counts as delivered."""
+    real = outcome.classify
+
+    def believing(answer: Any, run_id: str, now: float) -> Any:
+        result = real(answer, run_id, now)
+        if isinstance(result, Unavailable) and result.trouble.code == "timeout":
+            return Confirmed(Run(run_id, b"{}", None, None, None))
+        return result
+
+    bug.setattr(relay, "classify", believing)
+
+
+def retry_over_newer_values(bug: Patch) -> None:
+    """An operator's retry sends what newer patches have set since."""
+    bug.setattr(verbs, "_keys_set_since", lambda db, row, in_flight: frozenset())
+
+
+def sleep_through_due_times(bug: Patch) -> None:
+    """Lanes in trouble are never read again."""
+    bug.setattr(page, "_due", lambda db, held, limit, now: ([], []))
+
+
+def open_window(bug: Patch) -> None:
+    """The window forgets the operator's bound."""
+    bug.setattr(window, "slots", lambda state: 64)
+
+
+def probe_without_end(bug: Patch) -> None:
+    """The breaker never closes."""
+    bug.setattr(breaker, "good", lambda state: state)
+
+
+def lose_what_waits(bug: Patch) -> None:
+    """A refused patch takes its whole lane along."""
+    real = settlement.settlements
+
+    def lost(lane: Any, request: Any, result: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(result, Refused) and result.trouble.blame is Blame.PATCH:
+            return [settlement.RunDead(lane.run, result.trouble)]
+        return real(lane, request, result, *rest, **more)
+
+    bug.setattr(relay, "settlements", lost)
+
+
+BUGS: tuple[Callable[[Patch], None], ...] = (
+    drop_the_fence,
+    forget_an_unclean_stop,
+    release_before_commit,
+    pace_too_fast,
+    forget_the_last_second,
+    fold_without_barrier,
+    first_name_wins,
+    newest_first,
+    two_at_once,
+    counters_drift,
+    forget_retry_after,
+    forget_retry_after_at_restart,
+    bury_the_whole_fold,
+    blame_patches_for_the_token,
+    believe_any_run,
+    believe_a_lost_answer,
+    retry_over_newer_values,
+    sleep_through_due_times,
+    open_window,
+    probe_without_end,
+    lose_what_waits,
+)

@@ -1,0 +1,140 @@
+"""What people read: the status screen and its words."""
+
+from typing import Any
+
+import click
+import pytest
+
+from syncd.cli.printing import ago, many, plain, span, table
+from syncd.cli.screen import screen
+
+NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+
+
+def status(**daemon: object) -> dict[str, Any]:
+    """A daemon with nothing to do, but for what is given."""
+    return {
+        "daemon": {
+            "running": True,
+            "state": "running",
+            "reason": None,
+            "pid": 4242,
+            "version": "0.1.0",
+            "started_at": "2025-12-31T22:00:00.000Z",
+            **daemon,
+        },
+        "outbox": {
+            "pending": 0,
+            "deferred": 0,
+            "in_flight": 0,
+            "held": 0,
+            "dead": 0,
+            "delivered": 12345,
+            "discarded": 0,
+            "oldest_pending_s": None,
+        },
+        "snapshots": {"count": 1},
+        "gate": {
+            "limit_per_s": 8.0,
+            "rate_per_s": 8.0,
+            "max_in_flight": 8,
+            "window": 4,
+            "closed_until": None,
+            "breaker": "closed",
+        },
+        "throughput": {"delivered_per_s_1m": 3.25, "requests_per_s_1m": 1.5},
+        "eta_s": 0.0,
+        "spool": {"waiting": 0, "rejected": 0},
+        "last_error": None,
+    }
+
+
+def shown(status: dict[str, Any]) -> str:
+    """The screen as text without colours."""
+    return click.unstyle("\n".join(screen(status, NOW)))
+
+
+def test_a_calm_screen_gives_no_advice() -> None:
+    """Nothing is stuck: figures only, all within 80 columns."""
+    text = shown(status())
+
+    assert "running  ·  pid 4242, up 2 h 0 min" in text
+    assert "12,345   1 run cached" in text
+    assert "8/s of 8/s, 4 of 8 at once" in text
+    assert "nothing waits" in text
+    assert "Next:" not in text
+    assert max(map(len, text.splitlines())) < 80
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [("paused", "syncd resume"), ("blocked", "syncd check --online")],
+)
+def test_a_state_with_a_remedy_names_it(state: str, advice: str) -> None:
+    """And why it is so."""
+    text = shown(status(state=state, reason="somebody said so"))
+
+    assert f"{state}  ·  somebody said so" in text
+    assert advice in text
+
+
+def test_an_open_breaker_says_until_when() -> None:
+    """With the last error, which is its cause, made harmless for the terminal."""
+    waiting = status(state="waiting", reason="the API is failing")
+    waiting["gate"] |= {"breaker": "open", "closed_until": "2026-01-01T00:00:30.000Z"}
+    waiting["outbox"] |= {"pending": 5, "deferred": 2, "oldest_pending_s": 90.0}
+    waiting["eta_s"] = 31.0
+    waiting["last_error"] = {
+        "at": "2025-12-31T23:59:30.000Z",
+        "code": "http_503",
+        "message": "down\x1b[2J for\nmaintenance",
+        "request_id": None,
+    }
+
+    text = shown(waiting)
+
+    assert "open, next try in 30 s" in text
+    assert "5   the oldest for 90 s, 2 deferred after a failure" in text
+    assert "in about 31 s" in text
+    assert "30 s ago: http_503" in text
+    assert "down\\x1b[2J for\\nmaintenance" in text
+    assert "syncd list --state deferred" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (9.94, "9.9 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"),
+     (7200, "2 h 0 min"), (172_799, "47 h 59 min"), (172_800, "2 d 0 h")],
+)  # fmt: skip
+def test_spans_have_two_units_at_most(seconds: float, text: str) -> None:
+    """Short ones to the tenth, long ones to what matters."""
+    assert span(seconds) == text
+
+
+def test_instants_are_told_from_now() -> None:
+    """Past and future, and none."""
+    assert ago("2025-12-31T23:58:00.000Z", NOW) == "2 min ago"
+    assert ago("2026-01-01T00:00:05.000Z", NOW) == "in 5.0 s"
+    assert ago(None, NOW) == ""
+
+
+def test_plurals_are_right() -> None:
+    """One patch, two patches, no lines."""
+    assert (many(1, "patch"), many(2, "patch"), many(0, "line")) == (
+        "1 patch",
+        "2 patches",
+        "0 lines",
+    )
+
+
+def test_tables_are_aligned_by_what_a_terminal_shows() -> None:
+    """Numbers to the right; a wide character counts twice."""
+    lines = list(table(("ID", "RUN", "X"), [(1, "運行", "a"), (100, "r", None)], right="ID"))
+
+    assert lines == [" ID  RUN   X", "  1  運行  a", "100  r"]
+
+
+def test_plain_text_stays_on_its_line() -> None:
+    """Control and direction characters appear as escapes, everything else as it is."""
+    assert plain("naïve 運行") == "naïve 運行"
+    assert plain("a\tb\u202e\u2028") == "a\\tb\\u202e\\u2028"
