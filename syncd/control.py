@@ -104,7 +104,10 @@ class Control:
                     lambda db: list(read.runs(db, status=status, where=where))
                 )
             case "batches":
-                rows = await self._store.read(lambda db: list(read.batches(db)))
+                name, limit = ask.get("name"), _whole(ask.get("limit"), read.LIMIT)
+                rows = await self._store.read(
+                    lambda db: list(read.batches(db, name=name, limit=limit))
+                )
             case what:
                 raise web.HTTPNotFound(text=f"nothing to read called {what}")
         return _lines(rows)
@@ -136,7 +139,10 @@ class Control:
         return _json({"batch_id": place.batch_id})
 
     async def _close_batch(self, request: web.Request) -> web.Response:
-        await self._store.close_batch(_whole(request.match_info["id"], 0))
+        rejected = (await _object(request)).get("rejected")
+        if rejected is not None and (type(rejected) is not int or rejected < 0):
+            raise web.HTTPBadRequest(text="rejected must be a whole number, 0 or more")
+        await self._store.close_batch(_whole(request.match_info["id"], 0), rejected)
         return _json({})
 
     async def _operate(self, request: web.Request) -> web.Response:

@@ -1,11 +1,14 @@
 """The daemon: builds the parts, gives every task an owner; start, reload, drain, stop."""
 
 import asyncio
+import faulthandler
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,23 +17,27 @@ from syncd import __version__, log, notify
 from syncd.api import Api, Endpoint
 from syncd.clock import Wall
 from syncd.config import Config, Places, Token, load, locate, read_token
+from syncd.config.changes import Changes, changes
 from syncd.control import Control
-from syncd.core import estimate
+from syncd.core import estimate, liveness
+from syncd.core.sentence import sentence
 from syncd.core.settlement import Patience
 from syncd.errors import SyncdError
 from syncd.fence import Fence
 from syncd.gate import Gate, Limits
 from syncd.intake import Intake
-from syncd.relay import Policy, Relay
+from syncd.relay import SLOW_LOOK_S, Policy, Relay
 from syncd.spool import Spool
 from syncd.store import Store, StoreUnavailable, read
+from syncd.store.schema import BUSY_TIMEOUT_S
 from syncd.store.settle import fact
 
 logger = structlog.get_logger()
 
 SWEEP_EVERY_S = 3600.0
 SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
-STATUS_EVERY_S = 5.0
+LOOK_S = 5.0  # the database has that long to say how things stand
+CLOSE_S = 10.0  # after the drain; whatever still hangs then is left as after a kill
 CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
@@ -39,12 +46,16 @@ DAY_S = 86_400.0
 def run(config: Config, environ: Mapping[str, str], config_path: str | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code; raises SyncdError if it cannot start."""
     log.setup(config.log.level, config.log.format, environ=environ)
+    with suppress(OSError, ValueError):  # a stderr that is no file
+        faulthandler.enable()  # the watchdog's SIGABRT leaves the place where each thread stood
     daemon = Daemon(config, environ, config_path)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.serve())
     except* SyncdError as group:
         raise _first(group) from None
+    finally:
+        daemon.deadline.cancel()
     return 0
 
 
@@ -62,7 +73,13 @@ class Daemon:
         self._notify = notify.Notify.from_environ(environ)
         self._wall = Wall()
         self._stop = asyncio.Event()
+        self._watching = asyncio.Event()
+        self._ready = False
         self._draining = False
+        self._refused: str | None = None
+        self._needs_restart: tuple[str, ...] = ()
+        self.deadline = threading.Timer(0.0, _cut_off)
+        """Set for the end; never started before."""
         self._started_at = time.time()
 
     async def serve(self) -> None:
@@ -73,6 +90,7 @@ class Daemon:
             self._on_signals()
             async with asyncio.TaskGroup() as tasks:
                 relaying = tasks.create_task(self._relay.run())
+                vouching = tasks.create_task(notify.vouch(self._notify, self._stuck))
                 others = [
                     tasks.create_task(work)
                     for work in (
@@ -81,28 +99,28 @@ class Daemon:
                         self._fence.run(),
                         self._sweep(),
                         self._keep_time(),
-                        self._report(),
+                        self._summarise(),
+                        self._announce(),
                     )
                 ]
-                logger.info("daemon.ready", version=__version__, store=str(self._places.store))
-                self._notify.ready("delivering")
                 await self._stop.wait()
-                self._draining = True
-                self._notify.stopping("waiting for answers")
-                self._notify.extend(self._config.delivery.drain_s + 5.0)
-                logger.info("daemon.draining", in_flight=len(self._relay.in_flight))
+                self._begin_to_end()
                 for task in others:
                     task.cancel()
                 self._relay.stop()
                 await relaying
+                self._notify.status("stopping: closing the database")
                 await self._end()
+                vouching.cancel()
+        log.summarise(start_over=True)
         logger.info("daemon.stopped")
 
     async def _build(self, stack: AsyncExitStack) -> None:
         config = self._config
-        self._store = await Store.open(
-            self._places.store, self._wall, group_access=config.store.group_access
-        )
+        async with notify.extending(self._notify, "starting: opening the database"):
+            self._store = await Store.open(
+                self._places.store, self._wall, group_access=config.store.group_access
+            )
         stack.push_async_callback(self._store.close)
         self._spool = Spool(self._places.spool, config.spool.settle_s, config.spool.max_file_bytes)
         endpoint = Endpoint(
@@ -146,16 +164,25 @@ class Daemon:
             config = load(self._config_path, self._environ)
             token = read_token(config, self._environ)
         except SyncdError as error:
-            logger.error("daemon.reload_refused", error=str(error))
+            self._refused = str(error)
+            logger.error("daemon.reload_refused", error=str(error), then="all goes on as before")
         else:
-            self._config = config
-            self._heed(token)
-            log.set_level(config.log.level)
-            self._gate.limit(_limits(config))
-            self._relay.policy = _policy(config)
-            self._gate.hurry()
-            logger.info("daemon.reloaded")
-        self._notify.ready()
+            self._refused = None
+            self._take_over(changes(self._config, config), token)
+        self._notify.ready("; ".join(self._troubles()) or None)
+
+    def _take_over(self, found: Changes, token: Token) -> None:
+        log.summarise(start_over=True)
+        config = self._config = found.config
+        self._needs_restart = found.need_restart
+        self._heed(token)
+        log.set_level(config.log.level)
+        self._gate.limit(_limits(config))
+        self._relay.policy = _policy(config)
+        self._gate.hurry()
+        logger.info("daemon.reloaded", changed=found.taken)
+        if found.need_restart:
+            logger.warning("daemon.restart_needed", changed=found.need_restart)
 
     async def status(self) -> dict[str, Any]:
         """How things stand: CONTRACT, section 5."""
@@ -254,6 +281,7 @@ class Daemon:
 
     async def _watch(self) -> None:
         async for _ in self._store.changes():
+            self._watching.set()
             self._relay.wake()
 
     async def _sweep(self) -> None:
@@ -278,20 +306,79 @@ class Daemon:
             if abs(step_s) < CLOCK_STEP_S:
                 continue
             try:
-                await self._store.move_instants(step_s)
+                await self._store.move_instants(step_s, partial(self._wall.follow, step_s))
             except StoreUnavailable as error:
                 logger.warning("store.unavailable", doing="keep_time", error=str(error))
                 continue
-            self._wall.follow(step_s)
             self._relay.wake()
             logger.warning("daemon.clock_stepped", by_s=round(step_s, 1))
 
-    async def _report(self) -> None:
-        """Keep systemd's sentence true, and its watchdog quiet."""
-        every = min(STATUS_EVERY_S, self._notify.watchdog_s or STATUS_EVERY_S)
+    async def _summarise(self) -> None:
         while True:
-            await asyncio.sleep(every)
-            self._notify.watchdog()
+            await asyncio.sleep(notify.EVERY_S)
+            log.summarise()
+
+    async def _announce(self) -> None:
+        """Say that it is ready once whatever comes is noticed; from then on, how things stand."""
+        self._notify.status("starting: preparing the spool")
+        await self._watching.wait()
+        await self._intake.watching.wait()
+        places = self._places
+        logger.info(
+            "daemon.ready",
+            version=__version__,
+            store=str(places.store),
+            spool=str(places.spool),
+            socket=str(places.socket),
+        )
+        self._notify.ready(await self._sentence())
+        await notify.tell(self._notify, self._sentence)
+
+    async def _sentence(self) -> str:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                status = await self.status()
+        except (TimeoutError, SyncdError) as error:
+            return f"the database does not answer: {error}".rstrip(": ")
+        return sentence(status, list(self._troubles()))
+
+    def _troubles(self) -> Iterator[str]:
+        if self._refused:
+            yield f"the last reload was refused: {self._refused}"
+        if self._needs_restart:
+            yield f"restart for {', '.join(self._needs_restart)}"
+        intake = self._intake.figures
+        if intake.trouble:
+            yield f"the spool waits: {intake.trouble}"
+        if intake.left:
+            yield f"{len(intake.left)} in the spool cannot be taken: {intake.left[0]}"
+
+    def _stuck(self) -> str | None:
+        if self._draining:
+            return None
+        allowance = liveness.Allowance(
+            answer_s=self._config.api.timeout_s,
+            store_s=BUSY_TIMEOUT_S + 1.0,
+            look_s=SLOW_LOOK_S,
+            still_s=self._notify.still_s,
+        )
+        return liveness.stuck(self._relay.standing, allowance)
+
+    def _begin_to_end(self) -> None:
+        """Answers that are out are waited for; but the process ends in time whatever hangs."""
+        drain_s = self._config.delivery.drain_s
+        self._draining = True
+        self.deadline = threading.Timer(drain_s + CLOSE_S, _cut_off)
+        self.deadline.daemon = True
+        self.deadline.start()
+        self._notify.stopping(f"stopping: waiting up to {drain_s:g} s for answers")
+        self._notify.extend(drain_s + CLOSE_S)
+        logger.info("daemon.draining", in_flight=len(self._relay.in_flight), drain_s=drain_s)
+
+
+def _cut_off() -> None:
+    logger.error("daemon.cut_off", meaning="something hangs: as after a kill, nothing is lost")
+    os._exit(1)
 
 
 def _limits(config: Config) -> Limits:

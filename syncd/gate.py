@@ -155,6 +155,12 @@ class Gate:
         self._changed.set()
 
     @property
+    def shut(self) -> bool:
+        """Whether nobody would be let through now, whatever the pace: who was, must not go."""
+        silent = self._clock() < self._closed_until
+        return self._paused or silent or self._breaker.position is Position.OPEN
+
+    @property
     def paused(self) -> bool:
         """Whether an operator has stopped sending."""
         return self._paused
@@ -165,6 +171,11 @@ class Gate:
         return self._breaker.position is not Position.CLOSED and (
             self._breaker.cause is Cause.CREDENTIALS
         )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request could pass right now."""
+        return self._wait_s() <= 0
 
     def figures(self) -> GateFigures:
         """How things stand."""
@@ -237,7 +248,8 @@ class Gate:
             wait_s = round(self._breaker.probe_at - self._clock(), 1)
             log.warning("gate.shut", cause=self._breaker.cause.value, probe_in_s=wait_s)
         elif closed:
-            log.info("gate.open", after_probes=was.trips)
+            # As loud as what it ends: who reads warnings alone shall not think that it goes on.
+            log.warning("gate.open", after_probes=was.trips)
         return closed
 
     def _probe_wait_s(self) -> float:

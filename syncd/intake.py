@@ -80,6 +80,8 @@ class Intake:
         self._left_before: dict[str, str] = {}
         self._is_growing = False
         self._others_until = 0.0
+        self.watching = asyncio.Event()
+        """Set once whatever is dropped is noticed."""
 
     @property
     def figures(self) -> Figures:
@@ -93,7 +95,11 @@ class Intake:
     async def run(self) -> None:
         """Take in what is there and what comes, one file at a time, until cancelled."""
         await self._insist(lambda: self._in_thread(self._spool.prepare))
+        # A kill may have come between a file's last move and the word that it has been moved.
+        begun = await self._insist(lambda: self._in_thread(self._spool.leftovers))
+        await self._insist(lambda: self._store.close_batches_but(begun))
         async with Watch(self._spool.incoming, fallback_s=self._spool.settle_s) as watch:
+            self.watching.set()
             while True:
                 moved, again_s = await self._round(watch)
                 if not moved:
@@ -274,7 +280,7 @@ class Intake:
                 self._trouble = str(error)
             else:
                 if self._trouble is not None:
-                    log.info("intake.goes_on")
+                    log.warning("intake.goes_on")
                 self._trouble = None
                 return result
             await asyncio.sleep(delay_s)

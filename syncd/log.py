@@ -2,12 +2,16 @@
 
 Code logs through `structlog.get_logger()`: a constant event name, data in keys. Hold that lazy
 logger and not a bound one: only the lazy one follows `set_level`.
+
+What may come again every second for an hour stands in REPEATING: it is said a few times, then only
+counted, and the next line of it, in five minutes at the latest, says `"repeated": N`.
 """
 
 import io
 import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO
@@ -15,8 +19,30 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
+from syncd.core.repeats import Repeats
+
 LINE_BYTES = 48 * 1024 - 4  # journald splits a longer line; the priority and the line end count
 TEXT_SIZES = (8000, 1000, 100)  # characters left of each text in a line that was too long
+
+# The keys that make two of an event different things, and the lines each may have in five minutes.
+REPEATING: Mapping[str, tuple[tuple[str, ...], int]] = {
+    "gate.throttled": ((), 1),
+    "gate.blocked": (("reason",), 1),
+    "gate.shut": (("cause",), 3),
+    "gate.open": ((), 3),
+    "relay.recalled": ((), 3),
+    "relay.taken_apart": ((), 3),
+    "patch.dead": (("reason",), 10),
+    "fence.fell_back": ((), 10),
+    "fence.gone": ((), 10),
+    "file.left": (("file",), 1),
+    "store.unavailable": (("doing",), 1),
+    "store.available": ((), 3),
+    "intake.waits": ((), 3),
+    "intake.goes_on": ((), 3),
+    "control.failed": (("path",), 3),
+    "library.logged": (("logger", "message"), 1),
+}
 
 # Rotation brings new tokens; the one before may still be in an error under way.
 _secrets: deque[str] = deque(maxlen=4)
@@ -25,6 +51,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 _Event = MutableMapping[str, Any]
+_repeats: Repeats[tuple[str, _Event]] = Repeats()
 _Render = Callable[[Any, str, _Event], str]
 
 
@@ -49,6 +76,7 @@ def setup(
         render = _json_with_priority if _is_journal(out, environ) else _json
     structlog.configure(
         processors=[
+            _sparing,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             render,
@@ -73,6 +101,35 @@ def redact(secret: str) -> None:
     """Have "<token>" written instead of `secret`, wherever in a line it turns up."""
     if secret and secret not in _secrets:
         _secrets.append(secret)
+
+
+def summarise(*, start_over: bool = False) -> None:
+    """Say what was left out in the last minutes; to be called now and then.
+
+    With `start_over` not only where those minutes are over, and what comes next is new: for a
+    reload and for the end.
+    """
+    told = _repeats.all() if start_over else _repeats.due(time.monotonic())
+    for (method, event), left_out in told:
+        getattr(structlog.get_logger(), method)(**event, repeated=left_out)
+    if start_over:
+        _repeats.all()
+
+
+def _sparing(_: Any, method: str, event: _Event) -> _Event:
+    """Leave out what is said often."""
+    names, most = REPEATING.get(event["event"], ((), 0))
+    if not most:
+        return event
+    key = (event["event"], *(str(event.get(name))[:200] for name in names))
+    # A traceback is told once; it would keep alive whatever its frames hold.
+    kept = {name: value for name, value in event.items() if name not in ("exc_info", "repeated")}
+    left_out = _repeats.heard(key, (method, kept), time.monotonic(), most=most)
+    if "repeated" in event:
+        return event
+    if left_out is None:
+        raise structlog.DropEvent
+    return {**event, "repeated": left_out} if left_out else event
 
 
 class _Lines:

@@ -1,21 +1,30 @@
-"""What systemd is told: readiness, progress and a sentence for `systemctl status`.
+"""What systemd is told: readiness, liveness and a sentence for `systemctl status`.
 
 By hand, because the libraries either lose READY=1 beside a non-Latin status, know no abstract
 sockets, or need a compiler. The protocol is sd_notify(3): one datagram of NAME=VALUE lines.
 """
 
+import asyncio
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
+
+import structlog
+
+logger = structlog.get_logger()
 
 # systemd drops a datagram over 4096 bytes whole, READY=1 with it.
 STATUS_BYTES = 1024
 
 # A full queue at the other end must not stop the event loop for long.
 SEND_TIMEOUT_S = 0.5
+
+EVERY_S = 5.0
+STILL_S = 60.0  # where no watchdog says how long nothing may move
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,11 @@ class Notify:
 
     address: str | None = None
     watchdog_s: float | None = None
+
+    @property
+    def still_s(self) -> float:
+        """How long nothing may move that should: systemd's WatchdogSec, where it is set."""
+        return STILL_S if self.watchdog_s is None else 2 * self.watchdog_s
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], pid: int | None = None) -> Self:
@@ -76,6 +90,51 @@ class Notify:
     def extend(self, seconds: float) -> bool:
         """A start, reload or stop takes that much longer, from now; to be said again in time."""
         return self.send(EXTEND_TIMEOUT_USEC=int(seconds * 1_000_000))
+
+
+@asynccontextmanager
+async def extending(notify: Notify, doing: str) -> AsyncIterator[None]:
+    """What is done in the block may take longer than a start or stop usually does."""
+    async with asyncio.TaskGroup() as tasks:
+        extending = tasks.create_task(_extend(notify, doing))
+        yield
+        extending.cancel()
+
+
+async def _extend(notify: Notify, doing: str) -> None:
+    while True:
+        notify.send(STATUS=doing, EXTEND_TIMEOUT_USEC=int(3 * EVERY_S * 1_000_000))
+        await asyncio.sleep(EVERY_S)
+
+
+async def tell(notify: Notify, sentence: Callable[[], Awaitable[str]]) -> None:
+    """Keep the sentence beside the unit true, until cancelled."""
+    told = None
+    while True:
+        text = await sentence()
+        if text != told:
+            notify.status(text)
+        told = text
+        await asyncio.sleep(EVERY_S)
+
+
+async def vouch(notify: Notify, stuck: Callable[[], str | None]) -> None:
+    """Feed the watchdog until cancelled, but not while `stuck` says why nothing moves.
+
+    It has to say so twice in a row: work that has come just now has not been begun yet.
+    """
+    before = logged = None
+    while True:
+        why = stuck()
+        if why is None or before is None:
+            notify.watchdog()
+        if why is None:
+            logged = None
+        elif before is not None and logged is None:
+            logger.error("relay.stuck", why=why, then="the watchdog restarts the service, if set")
+            logged = why
+        before = why
+        await asyncio.sleep(min(EVERY_S, notify.still_s / 6))
 
 
 def _watchdog_s(environ: Mapping[str, str], pid: int) -> float | None:

@@ -13,6 +13,7 @@ import structlog
 
 from syncd.core.answer import NoReply, Reply
 from syncd.core.fold import Barrier, Fold, fold
+from syncd.core.liveness import Standing, Waits
 from syncd.core.outcome import (
     Blame,
     Confirmed,
@@ -36,6 +37,7 @@ LOW = 64  # fewer ready lanes than this: read the next page
 MAX_UNSETTLED = 512  # answers that wait for the disk; beyond, nothing more is sent
 SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
 STORE_RETRY_S = 1.0
+PROMPT_S = 0.005  # between being let through the gate and going
 
 
 class Transport(Protocol):
@@ -117,7 +119,10 @@ class Relay:
         """Something has changed for the sending task."""
         self._turn = asyncio.Lock()
         self._in_flight: dict[str, tuple[int, ...]] = {}
-        self._attempts: set[asyncio.Task[None]] = set()
+        self._attempts: dict[asyncio.Task[None], float] = {}
+        """Each with the instant at which it began."""
+        self._step: tuple[Waits, float] = (Waits.NEWS, 0.0)
+        """What the sending task waits for, and since when."""
         self._stopping = asyncio.Event()
         self._settler = Settler(store, alone=self._nobody_else)
         self.figures = Figures()
@@ -195,8 +200,25 @@ class Relay:
         """Why nothing can be written down now, if so."""
         return self._settler.trouble
 
+    @property
+    def standing(self) -> Standing:
+        """Where it stands, for whoever must tell waiting from being stuck."""
+        now = asyncio.get_running_loop().time()
+        waits, since = self._step
+        return Standing(
+            waits,
+            still_s=now - since if since else 0.0,
+            oldest_s=now - min(self._attempts.values(), default=now),
+            may_go=self._gate.is_open,
+            can_write=self.trouble is None,
+        )
+
+    def _stepped(self, waits: Waits) -> None:
+        self._step = waits, asyncio.get_running_loop().time()
+
     async def _send(self, tasks: asyncio.TaskGroup) -> None:
         while True:
+            self._stepped(Waits.NOTHING)
             # Cleared before looking, so that whatever happens from here on is not slept through.
             self._moved.clear()
             try:
@@ -206,20 +228,32 @@ class Relay:
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
             if not self._schedule.ready or self._settler.backlog >= MAX_UNSETTLED:
+                self._stepped(Waits.NEWS)
                 await self._rest()
                 continue
+            self._stepped(Waits.GATE)
             await self._gate.enter()
+            self._stepped(Waits.NOTHING)
+            if self._turn.locked():
+                # What was let through now must go now, or nobody has judged when it goes.
+                self._gate.give_back()
+                async with self._turn:
+                    continue
             async with self._turn:
                 await self._begin(tasks)
 
     async def _begin(self, tasks: asyncio.TaskGroup) -> None:
         """Start the next lane's request in a task of its own."""
         lane = self._schedule.take()
+        late = False
         if lane is not None and lane.more:
+            before = asyncio.get_running_loop().time()
             await self._refresh(lane)
-        if lane is None or not lane.waiting:
+            took = asyncio.get_running_loop().time() - before
+            late = took > PROMPT_S or self._gate.shut
+        if lane is None or not lane.waiting or late:
             if lane is not None:
-                self._schedule.drop(lane.run)
+                self._schedule.give_back(lane)
             self._gate.give_back()
             return
         request = self._request(lane)
@@ -230,8 +264,8 @@ class Relay:
         else:
             self._in_flight[lane.run] = request.ids
             attempt = tasks.create_task(self._attempt(lane, request))
-        self._attempts.add(attempt)
-        attempt.add_done_callback(self._attempts.discard)
+        self._attempts[attempt] = asyncio.get_running_loop().time()
+        attempt.add_done_callback(lambda done: self._attempts.pop(done, None))
 
     async def _refill(self) -> None:
         """Read the next lanes if there is room for them, or if something urgent may have come."""
@@ -353,8 +387,9 @@ class Relay:
             case LockedOut():
                 self._give_back(lane)
             case Unavailable():
-                due = [one.due_at for one in settled if isinstance(one, Deferred)]
-                self._expect(*due)
+                for one in settled:
+                    if isinstance(one, Deferred) and one.decided_at is not None:
+                        self._expect(self._wall() + one.due_at - one.decided_at)
                 self._let_go(lane)
 
     async def _move_on(self, lane: Lane, settled: tuple[int, ...]) -> None:
@@ -378,10 +413,10 @@ class Relay:
         self._schedule.drop(lane.run)
         self._moved.set()
 
-    def _expect(self, *due_at: float) -> None:
-        """Lanes in trouble are due at these instants: look then."""
-        known = () if self._next_due_at is None else (self._next_due_at,)
-        self._next_due_at = min((*known, *due_at), default=None)
+    def _expect(self, due_at: float) -> None:
+        """A lane in trouble is due at this instant: look then."""
+        known = self._next_due_at
+        self._next_due_at = due_at if known is None else min(known, due_at)
 
     async def _recall(self) -> None:
         """The service is back: whoever waited because of it need not wait any longer."""

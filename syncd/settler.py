@@ -70,6 +70,6 @@ class Settler:
                 await asyncio.sleep(RETRY_S)
             else:
                 if self.trouble is not None:
-                    log.info("store.available")
+                    log.warning("store.available")
                     self.trouble = None
                 return

@@ -16,7 +16,7 @@ from syncd.cli.door import Door, door, opened
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.config import read_token
-from syncd.core.answer import NoReply, Reply
+from syncd.core.answer import NoReply, Reply, error_in
 from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
 from syncd.errors import ConfigError, CredentialsError, SyncdError
 
@@ -174,7 +174,13 @@ def _folder(folder: Path, spool: Path) -> Iterator[tuple[Level, str]]:
 def _api(to: Door) -> Iterator[tuple[Level, str]]:
     token = read_token(to.config, os.environ)
     url = to.config.api.url
-    match classify(asyncio.run(_ask(to, token.reveal)), NO_RUN, time.time()):
+    answer = asyncio.run(_ask(to, token.reveal))
+    if isinstance(answer, Reply):
+        for level, why in _other_generation(answer, to.config.api.version):
+            yield level, f"{url}: {why}: check api.version"
+            if level is Level.FAIL:
+                return
+    match classify(answer, NO_RUN, time.time()):
         case Confirmed() | Refused():
             yield Level.OK, f"{url}: answers, and takes the token"
         case LockedOut(trouble):
@@ -184,6 +190,32 @@ def _api(to: Door) -> Iterator[tuple[Level, str]]:
             yield Level.FAIL, f"{url}: {trouble.code}: {trouble.message}"
 
 
+def _other_generation(answer: Reply, version: str) -> Iterator[tuple[Level, str]]:
+    """What shows that the API is of another generation than it is asked for.
+
+    Dated ones may refuse another version, or none. Until 2025 answers are wrapped, `{success, …}`;
+    in 2026 they are bare.
+    """
+    said = error_in(answer.body)
+    asked = f"api.version is {version}"
+    if said.code == "ENDPOINT_REMOVED" or (
+        answer.status == 400 and "version" in (said.message or "").lower()
+    ):
+        yield Level.FAIL, f"refuses this version, {asked}: {said.message or said.code}"
+        return
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(body, dict):
+        return
+    if "success" in body and version == _FIRST_BARE:
+        yield Level.WARN, f"answers like a version before {_FIRST_BARE}, {asked}"
+    elif body.get("object") == "workflow_run" and version != _FIRST_BARE:
+        yield Level.WARN, f"answers like version {_FIRST_BARE}, {asked}"
+
+
+_FIRST_BARE = "2026-02-09"
 NO_RUN = "syncd-check-no-such-run"
 
 

@@ -71,7 +71,7 @@ def _hand_in(box: ByDaemon | ByFile, chunks: Iterator[Chunk], tally: Tally) -> I
         tally.line = chunk.end.line
         yield chunk
     if batch_id is not None:
-        box.close_batch(batch_id)
+        box.close_batch(batch_id, tally.rejected)
 
 
 def _format(path: str, format_name: str | None, file: BinaryIO) -> Format:

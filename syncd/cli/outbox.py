@@ -95,9 +95,9 @@ class ByDaemon:
         target = "/enqueue" if batch_id is None else f"/enqueue?batch_id={batch_id}"
         return Taken(**self._tell(target, b"".join(map(line, patches))))
 
-    def close_batch(self, batch_id: int) -> None:
-        """The whole file was handed in."""
-        self._tell(f"/batches/{batch_id}/close", b"")
+    def close_batch(self, batch_id: int, rejected: int) -> None:
+        """The whole file was handed in, but for so many of its lines."""
+        self._tell(f"/batches/{batch_id}/close", orjson.dumps({"rejected": rejected}))
 
     def _tell(self, target: str, body: bytes) -> dict[str, Any]:
         answer = self.to.tell(target, body)
@@ -126,11 +126,11 @@ class ByFile:
         taken = self._atomic(lambda db: accept.accept(db, patches, place, time.time()))
         return Taken(taken.accepted, taken.duplicates, taken.first_id, taken.last_id)
 
-    def close_batch(self, batch_id: int) -> None:
-        """The whole file was handed in."""
+    def close_batch(self, batch_id: int, rejected: int) -> None:
+        """The whole file was handed in, but for so many of its lines."""
         from syncd.store import accept
 
-        self._atomic(lambda db: accept.close_batch(db, batch_id, time.time()))
+        self._atomic(lambda db: accept.close_batch(db, batch_id, time.time(), rejected))
 
     def _atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self.db.execute("BEGIN IMMEDIATE")

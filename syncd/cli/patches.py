@@ -42,27 +42,39 @@ def list_command(
             click.echo(line)
         return
     now = time.time()
-    rows = [_row(patch, now) for patch in to.rows("patches", query)]
-    if not rows:
+    patches = list(to.rows("patches", query))
+    if not patches:
         click.echo("no patches")
         return
-    header = ("ID", "RUN", "STATE", "TRIES", "NEXT", "ERROR", "BATCH", "AGE")
-    click.echo("\n".join(table(header, rows, right="ID TRIES")))
+    columns = _DEAD if state == "dead" else _ALL
+    if any(patch["suspect_until"] for patch in patches):
+        columns = (*columns[:-1], "WATCHED", columns[-1])
+    cells = [_cells(patch, now) for patch in patches]
+    rows = [[row[name] for name in columns] for row in cells]
+    click.echo("\n".join(table(columns, rows, right="ID TRIES")))
     if len(rows) == limit:
         click.echo(f"({many(limit, 'patch')} shown: --limit shows more)")
 
 
-def _row(patch: dict[str, Any], now: float) -> tuple[object, ...]:
+_ALL: tuple[str, ...] = ("ID", "RUN", "STATE", "TRIES", "NEXT", "ERROR", "BATCH", "AGE")
+_DEAD: tuple[str, ...] = ("ID", "RUN", "TRIES", "BATCH", "AGE", "ERROR", "MESSAGE")
+
+
+def _cells(patch: dict[str, Any], now: float) -> dict[str, object]:
+    """What each column may hold. WATCHED: how long a late request may still set its run back."""
+    watched_s = -(seconds_since(patch["suspect_until"], now) or 0.0)
     until_s = -(seconds_since(patch["next_attempt_at"], now) or 0.0)
     deferred = patch["state"] == "pending" and until_s > 0
     error = patch["last_error"] or {}
-    return (
-        patch["id"],
-        patch["workflow_run_id"],
-        "deferred" if deferred else patch["state"].replace("_", " "),
-        patch["attempts"] + patch["failures"] or "",
-        ago(patch["next_attempt_at"], now) if deferred else "",
-        error.get("code") or patch["reason"] or "",
-        patch["batch"],
-        span(max(0.0, seconds_since(patch["created_at"], now) or 0.0)),
-    )
+    return {
+        "ID": patch["id"],
+        "RUN": patch["workflow_run_id"],
+        "STATE": "deferred" if deferred else patch["state"].replace("_", " "),
+        "TRIES": patch["attempts"] + patch["failures"] or "",
+        "NEXT": ago(patch["next_attempt_at"], now) if deferred else "",
+        "ERROR": error.get("code") or patch["reason"] or "",
+        "MESSAGE": error.get("message", ""),
+        "BATCH": patch["batch"],
+        "WATCHED": f"for {span(max(0.0, watched_s))}" if patch["suspect_until"] else "",
+        "AGE": span(max(0.0, seconds_since(patch["created_at"], now) or 0.0)),
+    }

@@ -23,7 +23,11 @@ def table(
     """Aligned lines, header first. `right` names the columns of numbers, separated by spaces."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns
-    cells = [[*header], *([_cell(value, terminal) for value in row] for row in rows)]
+    # Only the end of a line may be long: it is cut where the terminal ends.
+    cells = [
+        [*header],
+        *([*(_cell(value, terminal) for value in row[:-1]), plain(row[-1])] for row in rows),
+    ]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     to_right = [name in right.split() for name in header]
     for row in cells:

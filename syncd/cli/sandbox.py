@@ -2,15 +2,41 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from syncd.cli.options import text
 from syncd.errors import SyncdError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Each a switch for what the vendor's documents leave open; see SandboxSettings.
+_SWITCHES: dict[str, tuple[bool | int, str]] = {
+    "refuse_null": (True, "Whether a null name or metadata is refused."),
+    "refuse_empty": (False, "Whether {} is refused."),
+    "refuse_terminal": (False, "Whether updates of a run that has ended are refused."),
+    "metadata_limit": (10_240, "Bytes of metadata."),
+    "metadata_limit_on_patch": (False, "Whether that limit is the patch's, not the result's."),
+    "name_limit": (0, "Characters of a name; 0 for no limit."),
+    "invalid_status": (400, "Status of an INVALID_REQUEST: 400 or 422."),
+    "require_version": (True, "Whether dated generations refuse requests without a version."),
+    "show_name": (True, "Whether answers before 2026 carry the name."),
+    "request_id_always": (False, "Whether good answers carry a request id, too."),
+    "rate_per_category": (False, "Whether reads and writes have a limit each."),
+}
+
+
+def _switches(command: F) -> F:
+    for name, (default, words) in reversed(_SWITCHES.items()):
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(default, bool):
+            flag += f"/--no-{name.replace('_', '-')}"
+        command = click.option(flag, default=default, show_default=True, help=words)(command)
+    return command
 
 
 @click.command("sandbox")
@@ -68,6 +94,7 @@ from syncd.errors import SyncdError
     type=click.Choice(["seconds", "date", "none"]),
     help="The form of Retry-After on a 429.",
 )
+@_switches
 def sandbox_command(*, latency: float, state: Path | None, **settings: Any) -> None:
     """A local stand-in for the vendor's API, for trying things out.
 

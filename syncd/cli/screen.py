@@ -10,8 +10,11 @@ from syncd.cli.printing import ago, count, many, plain, seconds_since, span
 _COLOURS = {"running": "green", "stopped": "red", "blocked": "red"}  # else yellow
 
 
-def screen(status: dict[str, Any], now: float) -> list[str]:
-    """CONTRACT's section 5 as lines for people. `now` is seconds since the epoch."""
+def screen(status: dict[str, Any], now: float, *, start: str = "syncd run") -> list[str]:
+    """CONTRACT's section 5 as lines for people. `now` is seconds since the epoch.
+
+    `start` is the command that starts the daemon on this machine.
+    """
     lines = [
         _head(status["daemon"], now),
         *_outbox(status, now),
@@ -20,7 +23,7 @@ def screen(status: dict[str, Any], now: float) -> list[str]:
         *_spool(status["spool"]),
         *_last_error(status["last_error"], now),
     ]
-    advice = list(_advice(status))
+    advice = list(_advice(status, start))
     if advice:
         width = max(len(command) for command, _ in advice)
         lines += ["", "Next:", *(f"  {command:<{width}}   {why}" for command, why in advice)]
@@ -53,6 +56,9 @@ def _outbox(status: dict[str, Any], now: float) -> Iterator[str]:
     cached = status["snapshots"]["count"]
     yield _figure("delivered", outbox["delivered"], f"{many(cached, 'run')} cached")
     yield _figure("discarded", outbox["discarded"])
+    if outbox["suspect"]:
+        late = "runs that a late request may set back; they will be read again"
+        yield _figure("watched", outbox["suspect"], late)
 
 
 def _gate(status: dict[str, Any], now: float) -> Iterator[str]:
@@ -67,12 +73,24 @@ def _gate(status: dict[str, Any], now: float) -> Iterator[str]:
         )
         yield _line(
             "last minute",
-            f"{throughput['requests_per_s_1m']:.1f} requests/s,"
-            f" {throughput['delivered_per_s_1m']:.1f} patches/s delivered",
+            f"{many(_in_a_minute(throughput['requests_per_s_1m']), 'request')},"
+            f" {many(_in_a_minute(throughput['delivered_per_s_1m']), 'patch')} delivered",
         )
-        shut = f", next try {ago(gate['closed_until'], now)}" if gate["closed_until"] else ""
-        yield _line("breaker", f"{gate['breaker'].replace('_', ' ')}{shut}")
+        yield _line("breaker", _breaker(gate, now))
     yield _line("done", _eta(status["eta_s"], status["outbox"]["pending"]))
+
+
+def _in_a_minute(per_s: float) -> int:
+    return round(60 * per_s)
+
+
+def _breaker(gate: dict[str, Any], now: float) -> str:
+    breaker = gate["breaker"].replace("_", " ")
+    if not gate["closed_until"]:
+        return f"{breaker}"
+    if breaker == "closed":
+        return f"closed; the API asked for silence, next request {ago(gate['closed_until'], now)}"
+    return f"{breaker}, next probe {ago(gate['closed_until'], now)}"
 
 
 def _eta(eta_s: float | None, pending: int) -> str:
@@ -97,11 +115,11 @@ def _last_error(error: dict[str, Any] | None, now: float) -> Iterator[str]:
         yield _line("", f"request id {plain(error['request_id'])}")
 
 
-def _advice(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _advice(status: dict[str, Any], start: str) -> Iterator[tuple[str, str]]:
     """Commands that would help, each with its reason."""
     daemon, outbox = status["daemon"], status["outbox"]
     if not daemon["running"]:
-        yield "systemctl start syncd", "or `syncd run`, in the foreground"
+        yield start, "nothing is sent while the daemon is down"
     if daemon["state"] == "paused":
         yield "syncd resume", "sending is paused"
     if daemon["state"] == "blocked":
@@ -115,8 +133,8 @@ def _advice(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _figure(name: str, number: int, note: str = "") -> str:
-    return f"  {name:<12}{count(number):>10}   {note}".rstrip()
+    return f"  {name:<12} {count(number):>10}   {note}".rstrip()
 
 
 def _line(name: str, text: str) -> str:
-    return f"  {name:<12}{text}"
+    return f"  {name:<12} {text}"

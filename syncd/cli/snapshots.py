@@ -13,9 +13,10 @@ from syncd.errors import SyncdError
 
 @click.command("show")
 @click.argument("run", metavar="RUN_ID", type=text)
+@click.option("--metadata", "only_metadata", is_flag=True, help="Only the metadata, as JSON.")
 @json_option
 @config_option
-def show_command(*, run: str, as_json: bool, config_path: str | None) -> None:
+def show_command(*, run: str, only_metadata: bool, as_json: bool, config_path: str | None) -> None:
     """The cached WorkflowRun, as the vendor sent it.
 
     It is the answer that confirmed the last patch of the run.
@@ -26,6 +27,9 @@ def show_command(*, run: str, as_json: bool, config_path: str | None) -> None:
             f"no snapshot of {plain(run)}: nothing was delivered to it yet; look with"
             " `syncd list --run`"
         )
+    if only_metadata:
+        click.echo(_run_in(found).get("metadata", b"null"))
+        return
     if as_json:
         click.echo(found)
         return
@@ -33,19 +37,42 @@ def show_command(*, run: str, as_json: bool, config_path: str | None) -> None:
 
 
 def page(snapshot: bytes, now: float) -> list[str]:
-    """A snapshot for people: where it comes from, then the run, numbers as they were sent."""
-    import msgspec
-
-    fields = msgspec.json.decode(snapshot, type=dict[str, msgspec.Raw])
-    known = orjson.loads(snapshot)
+    """A snapshot for people: what patches are about, then the rest, numbers as they were sent."""
+    known, rest = orjson.loads(snapshot), _run_in(snapshot)
+    run = known["workflow_run"]
+    for field in ("id", "name", "status"):
+        rest.pop(field, None)
+    metadata = rest.pop("metadata", b"null")
     confirmed = ", ".join(map(str, known["patch_ids"])) or "none"
     return [
         f"run       {plain(known['workflow_run_id'])}",
+        *(f"{field:<10}{plain(run[field])}" for field in ("name", "status") if run.get(field)),
         f"fetched   {known['fetched_at']}, {ago(known['fetched_at'], now)}",
         f"patches   {confirmed}",
         "",
-        msgspec.json.format(bytes(fields["workflow_run"]), indent=2).decode(),
+        f"metadata  {_pretty(metadata)}",
+        "",
+        f"the rest  {_pretty(_object(rest))}",
     ]
+
+
+def _run_in(snapshot: bytes) -> dict[str, bytes]:
+    """The fields of the cached run, each the text that the vendor sent."""
+    import msgspec
+
+    run = msgspec.json.decode(snapshot, type=dict[str, msgspec.Raw])["workflow_run"]
+    fields = msgspec.json.decode(run, type=dict[str, msgspec.Raw])
+    return {name: bytes(value) for name, value in fields.items()}
+
+
+def _object(fields: dict[str, bytes]) -> bytes:
+    return orjson.dumps({name: orjson.Fragment(value) for name, value in fields.items()})
+
+
+def _pretty(value: bytes) -> str:
+    import msgspec
+
+    return msgspec.json.format(value, indent=2).decode()
 
 
 @click.command("runs")

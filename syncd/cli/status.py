@@ -16,6 +16,11 @@ from syncd.cli.screen import screen
 NOT_RUNNING = 3
 EVERY_S = 1.0
 
+_UNITS = tuple(
+    f"{folder}/systemd/system/syncd.service"
+    for folder in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+)
+
 _EMPTY = {
     "outbox": {
         "pending": 0,
@@ -25,6 +30,7 @@ _EMPTY = {
         "dead": 0,
         "delivered": 0,
         "discarded": 0,
+        "suspect": 0,
         "oldest_pending_s": None,
     },
     "snapshots": {"count": 0},
@@ -51,7 +57,7 @@ def status_command(*, watch: bool, as_json: bool, config_path: str | None) -> in
         if as_json:
             click.echo(json.dumps(status))
         else:
-            click.echo("\n".join(screen(status, time.time())))
+            click.echo("\n".join(screen(status, time.time(), start=_start())))
         if not watch:
             return 0 if status["daemon"]["running"] else NOT_RUNNING
         sys.stdout.flush()
@@ -100,6 +106,11 @@ def offline(to: Door) -> dict[str, Any]:
     }
 
 
+def _start() -> str:
+    """The command that starts the daemon here: systemd's, if it knows of it."""
+    return "systemctl start syncd" if any(map(os.path.exists, _UNITS)) else "syncd run"
+
+
 def _database(to: Door) -> dict[str, Any]:
     from syncd.store import read
     from syncd.store.schema import open_reader
@@ -116,6 +127,6 @@ def _watch_on_terminal(to: Door) -> int:
 
     with Live(auto_refresh=False, screen=True) as live:
         while True:
-            lines = screen(current(to), time.time())
+            lines = screen(current(to), time.time(), start=_start())
             live.update(Text.from_ansi("\n".join(lines)), refresh=True)
             time.sleep(EVERY_S)

@@ -107,9 +107,21 @@ def _operate(
         raise click.UsageError("say which patches: IDs, --run, --reason or --all, one of them")
     asked = {"ids": ids, "run": run, "reason": reason, "all": everything, "force": force}
     to = door(config_path)
+    refusal = _refusal(to, ids[0]) if verb == "retry" and len(ids) == 1 and not as_json else None
     touched = to.tell(f"/verbs/{verb}", json.dumps(asked).encode()) or _by_file(to, verb, asked)
     click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
+    if refusal and touched["touched"]:
+        click.echo(f"it was refused with {refusal}")
     return 1 if touched["touched"] + touched["superseded"] < len(set(ids)) else 0
+
+
+def _refusal(to: Door, patch_id: int) -> str | None:
+    """Why a dead patch is dead: the same may happen again."""
+    found = to.one("patch", {"id": patch_id}) if to.places.store.exists() else None
+    patch = json.loads(found or b"{}")
+    if patch.get("state") != "dead" or not patch["last_error"]:
+        return None
+    return f"{plain(patch['last_error']['code'])}: {plain(patch['last_error']['message'])}"
 
 
 def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:

@@ -135,17 +135,19 @@ def _look_at_all(to: Door) -> Look:
 
 
 def _look_at_batch(to: Door, name: str) -> Look:
-    newest = next((batch for batch in to.rows("batches", {}) if batch["name"] == name), None)
-    if (newest is None or newest["closed_at"]) and _in_spool(to, "incoming", name):
+    # The spool first, in the order in which a file goes through it: it never moves back.
+    on_its_way = any(_in_spool(to, folder, name) for folder in ("incoming", "taking"))
+    newest = next(to.rows("batches", {"name": name, "limit": 1}), None)
+    if on_its_way:
         return Look(moving=1)
     if newest is None:
         if _in_spool(to, "rejected", name):
             return Look(0, (_rejected(to, name),))
         raise SyncdError(f"no batch of the name {plain(name)}: look with `syncd batches`")
+    if newest["closed_at"] is None:
+        return Look(max(1, newest["waiting"]))
     if not newest["accepted"] + newest["duplicates"] and _in_spool(to, "rejected", name):
         return Look(0, (_rejected(to, name),))
-    if newest["taken_at"] is None:
-        return Look(max(1, newest["waiting"]))
     if newest["waiting"] and not current(to)["outbox"]["held"]:
         return Look(newest["waiting"])
     rows = [
@@ -156,7 +158,10 @@ def _look_at_batch(to: Door, name: str) -> Look:
     moving = newest["waiting"] - sum(row["state"] == "held" for row in rows)
     failed = _named(rows, len(rows))
     if newest["rejected"]:
-        failed += (f"{many(newest['rejected'], 'line')} rejected: see {to.places.spool}/rejected",)
+        where = f"see {to.places.spool}/rejected"
+        if newest["source"] == "enqueue":
+            where = "`syncd enqueue` has named them"
+        failed += (f"{many(newest['rejected'], 'line')} rejected: {where}",)
     return Look(max(0, moving), failed)
 
 

@@ -52,22 +52,38 @@ def read_token(config: Config, environ: Mapping[str, str]) -> Token:
     """The token as it is now; call again on reload. Raises CredentialsError, never with the value.
 
     In this order: api.token_file, the systemd credential "token", $SYNCD_API__TOKEN. The first that
-    is there is the one, even where it is not usable: a broken file is never papered over.
+    is there is the one, even where it is not usable: a broken file is never papered over. A blank
+    credential is none: the unit gives one where the file that it names is missing.
     """
     if path := config.api.token_file:
         return _from_file(path, f"api.token_file {path}")
     if directory := environ.get("CREDENTIALS_DIRECTORY", ""):
         path = os.path.join(directory, "token")
-        if os.path.lexists(path):
+        if os.path.lexists(path) and not _is_blank(path):
             return _from_file(path, f'the systemd credential "token" ({path})')
     if (text := environ.get(VARIABLE)) is not None:
         return _checked(text, f"${VARIABLE}")
+    if directory and os.path.lexists(os.path.join(directory, "token")):
+        raise CredentialsError(
+            f"no API token: the file that {os.path.basename(directory)} names in LoadCredential= is"
+            " missing or empty: put the token there, as shipped /etc/syncd/token (for syncd@NAME"
+            " /etc/syncd/NAME.token), with mode 0600, then start again"
+        )
     credential = f"not in {directory}" if directory else "no $CREDENTIALS_DIRECTORY"
     raise CredentialsError(
         f"no API token: api.token_file is not set, there is no systemd credential"
         f' "token" ({credential}) and no ${VARIABLE}: put the token into a file that only the'
         " daemon can read and name it in api.token_file"
     )
+
+
+def _is_blank(path: str) -> bool:
+    """Whether it holds a line break at most, as where SetCredential= stands in for a file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False  # reading it as the token will say why
+    return stat.S_ISREG(status.st_mode) and status.st_size <= 1
 
 
 def _from_file(path: str, source: str) -> Token:

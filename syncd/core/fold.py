@@ -30,7 +30,7 @@ class Waiting:
     """Keys that newer patches have set since it was first refused; see `NAME` for the name."""
 
 
-NAME = "\x00name"  # stands for the name in `leaves_out`; no JSON key of ours can hold a NUL
+NAME = "\udcffname"  # stands for the name in `leaves_out`; a lone surrogate is in no JSON key
 
 
 class Barrier(StrEnum):

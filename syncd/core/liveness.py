@@ -32,22 +32,25 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Allowance:
     """How long what takes time."""
 
     answer_s: float
     """A request has its answer, or has failed, by then."""
+    store_s: float
+    """A database that is locked or full says so by then, and is waited for from there on."""
     look_s: float
     """Without news, the outbox is looked at again by then."""
     still_s: float
-    """On top of each, and for what should take no time: the operator's own bound."""
+    """On top of each, and where nothing has to be waited for: the operator's own bound."""
 
 
-def stuck(standing: Standing, patience: Patience) -> str | None:
+def stuck(standing: Standing, allowance: Allowance) -> str | None:
     """Why the relay will not go on by itself, as a person reads it; None where it may."""
-    if standing.can_write and standing.oldest_s > patience.answer_s + patience.still_s:
+    answered_s = allowance.answer_s + allowance.store_s + allowance.still_s
+    if standing.can_write and standing.oldest_s > answered_s:
         return f"a request is not done with after {standing.oldest_s:.0f} s"
-    if standing.still_s <= _allowed_s(standing, patience):
+    if standing.still_s <= _allowed_s(standing, allowance):
         return None
     match standing.waits:
         case Waits.NEWS:
@@ -58,11 +61,13 @@ def stuck(standing: Standing, patience: Patience) -> str | None:
             return f"the sending task has not moved for {standing.still_s:.0f} s"
 
 
-def _allowed_s(standing: Standing, patience: Patience) -> float:
+def _allowed_s(standing: Standing, allowance: Allowance) -> float:
     match standing.waits:
         case Waits.NEWS:
-            return patience.look_s + patience.still_s
+            return allowance.look_s + allowance.still_s
         case Waits.GATE if not standing.may_go:
             return float("inf")
-        case Waits.GATE | Waits.NOTHING:
-            return patience.still_s
+        case Waits.GATE:
+            return allowance.still_s
+        case Waits.NOTHING:
+            return allowance.store_s + allowance.still_s

@@ -34,6 +34,9 @@ class Deferred:
     """The request may be applied, late, until this instant."""
     closed_until: float | None = None
     """The server has asked for silence until this instant, which a restart must not break."""
+    decided_at: float | None = None
+    """When the instants above were decided on. They move along with the wall clock if that is
+    stepped before they are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def settlements(
             suspect_until = now + patience.suspect_s if ambiguous else None
             closed_until = None if retry_after_s is None else now + retry_after_s
             deferred = Deferred(
-                lane.run, due_at, failures, request.ids, trouble, suspect_until, closed_until
+                lane.run, due_at, failures, request.ids, trouble, suspect_until, closed_until, now
             )
             return [*_expired(lane, request, trouble, now - patience.max_age_s, patience), deferred]
         case _:

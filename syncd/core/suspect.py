@@ -10,7 +10,6 @@ of the vendor's merge, because the zombie's values are a part of theirs.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 from syncd.core.answer import Run
@@ -48,8 +47,9 @@ def at_risk(suspect: Suspect) -> frozenset[str]:
 def fell_back(suspect: Suspect, run: Run) -> bool:
     """Whether the run, read back, shows older values where newer ones were delivered.
 
-    A name that the answer does not carry cannot be seen, and counts as fallen back. A value that no
-    patch of ours has given is somebody else's, and is left alone.
+    In doubt it does, since sending again what is there already changes nothing: a name that the
+    answer does not carry, or a key that holds objects. A plain value that no patch of ours has
+    given is somebody else's, and is left alone.
     """
     given, newest = _given(suspect), _newest(suspect)
     found = _decoded(run.metadata)
@@ -60,14 +60,10 @@ def fell_back(suspect: Suspect, run: Run) -> bool:
             if run.name is None or (run.name != wanted and run.name in values):
                 return True
             continue
+        if any(isinstance(value, dict) for value in values):
+            return True  # what an object should be depends on how the vendor merges it
         now = found.get(key)
-        if _same(now, wanted):
-            continue
-        if any(isinstance(value, dict | list) for value in values):
-            # Not the newest value alone: then it must be all of them merged, or it fell back.
-            if not _holds(now, reduce(_merged, values)):
-                return True
-        elif any(_same(now, value) for value in values):
+        if not _same(now, wanted) and any(_same(now, value) for value in values):
             return True
     return False
 
@@ -124,17 +120,3 @@ def _same(found: Any, given: Any) -> bool:
     if isinstance(found, _Number) or isinstance(given, _Number):
         return False
     return type(found) is type(given) and bool(found == given)
-
-
-def _merged(older: Any, newer: Any) -> Any:
-    """What a deep merge makes of two values."""
-    if not (isinstance(older, dict) and isinstance(newer, dict)):
-        return newer
-    return older | {key: _merged(older.get(key), value) for key, value in newer.items()}
-
-
-def _holds(found: Any, given: Any) -> bool:
-    """Whether what was found holds at least all that was given: objects may have been merged."""
-    if isinstance(given, dict) and isinstance(found, dict):
-        return all(_holds(found.get(key), value) for key, value in given.items())
-    return _same(found, given)

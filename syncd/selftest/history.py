@@ -265,11 +265,13 @@ class History:
             self._step_s += min(step_s, 0.0)
             return
         try:
-            await store.move_instants(step_s)
+            await store.move_instants(step_s, lambda: self._follow(step_s))
         except StoreUnavailable:
             return
-        self._step_s += step_s
         relay.wake()
+
+    def _follow(self, step_s: float) -> None:
+        self._step_s += step_s
 
     def _bound_s(self) -> float:
         """How long the drain may take: every backoff at its longest, then all at the pace."""

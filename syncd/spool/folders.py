@@ -108,10 +108,13 @@ class Spool:
         self._seen: dict[str, tuple[tuple[int, ...], float]] = {}
 
     def prepare(self) -> None:
-        """Make the folders that are missing."""
+        """Make the folders that are missing, for their owner alone to write to.
+
+        Those that are there keep their mode: whoever has opened them to a group meant it.
+        """
         self.path.mkdir(0o750, parents=True, exist_ok=True)
         for folder, mode in (
-            (self.incoming, 0o770),
+            (self.incoming, 0o750),
             (self.taking, 0o700),
             (self.done, 0o750),
             (self._rejected, 0o750),
@@ -237,14 +240,14 @@ class Spool:
             return
         target = self._free(self._rejected, path.name, companion=".reason.txt")
         note = target.with_name(target.name + ".reason.txt")
-        with note.open("w", encoding="utf-8") as file:
-            file.write(reason + "\n")
-            file.flush()
-            os.fsync(file.fileno())
         try:
+            with note.open("w", encoding="utf-8") as file:
+                file.write(reason + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.rename(path, target)
         except OSError:
-            note.unlink()
+            note.unlink(missing_ok=True)
             raise
         _sync(self._rejected, path.parent)
 

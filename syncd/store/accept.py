@@ -1,5 +1,6 @@
 """Transactions of intake: patches into the outbox, with the place reached in their file."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,11 +79,28 @@ def accept(
     return taken
 
 
-def close_batch(db: sqlite3.Connection, batch_id: int, now: float) -> None:
-    """The file has left the spool: another of the same name is another batch."""
+def close_batch(
+    db: sqlite3.Connection, batch_id: int, now: float, rejected: int | None = None
+) -> None:
+    """The file has left the spool: another of the same name is another batch.
+
+    `rejected` is for those who have not recorded a place: how many of its lines are no patches.
+    """
     db.execute(
-        "UPDATE batches SET closed_at = ?, taken_at = COALESCE(taken_at, ?) WHERE id = ?",
-        (now, now, batch_id),
+        "UPDATE batches SET closed_at = ?1, taken_at = COALESCE(taken_at, ?1),"
+        "       rejected = COALESCE(?2, rejected)"
+        " WHERE id = ?3",
+        (now, rejected, batch_id),
+    )
+
+
+def close_batches_but(db: sqlite3.Connection, begun: Sequence[str], now: float) -> None:
+    """Of the spool's unfinished batches only those of files that are still there go on."""
+    db.execute(
+        "UPDATE batches SET closed_at = ?1, taken_at = COALESCE(taken_at, ?1)"
+        " WHERE source = 'spool' AND closed_at IS NULL"
+        "   AND name NOT IN (SELECT value FROM json_each(?2))",
+        (now, json.dumps(list(begun))),
     )
 
 

@@ -25,7 +25,11 @@ class Connection:
         """Run `opener` in the new thread. Its errors are raised here."""
         db = aiosqlite.Connection(lambda: opener(path), iter_chunk_size=64)
         db._thread.daemon = True  # noqa: SLF001  a stuck statement must not keep a dying process
-        return cls(await db, path)
+        try:
+            return cls(await db, path)
+        except BaseException:
+            db._thread.join()  # noqa: SLF001  it is about to end, and must not outlive the loop
+            raise
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in the thread, outside a transaction.

@@ -40,8 +40,13 @@ def translated(error: sqlite3.Error, path: str) -> SyncdError | None:
     if code in _FULL:
         return StoreFull(f"{path}: {error}: free space or mend the file system")
     if code in _CORRUPT:
-        return StoreError(
-            f"{path}: {error}: stop syncd, keep a copy of the file, then try "
-            f"`sqlite3 {path} .recover | sqlite3 recovered.db`"
-        )
+        return StoreError(f"{path}: {error}: {recovery(path)}")
     return None
+
+
+def recovery(path: str) -> str:
+    """What to do about a damaged database."""
+    return (
+        "stop syncd, keep a copy of the file, then try "
+        f"`sqlite3 {path} .recover | sqlite3 recovered.db`"
+    )

@@ -3,6 +3,8 @@
 import sqlite3
 from collections.abc import Iterator
 
+from syncd.store.errors import recovery
+
 SHOWN = 20  # what quick_check finds, at most
 
 
@@ -20,9 +22,11 @@ def flaws(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def _damage(db: sqlite3.Connection) -> Iterator[str]:
-    for (found,) in db.execute(f"PRAGMA quick_check({SHOWN})"):
-        if found != "ok":
-            yield f"damaged: {found}"
+    found = [text for (text,) in db.execute(f"PRAGMA quick_check({SHOWN})") if text != "ok"]
+    yield from (f"damaged: {text}" for text in found)
+    if found:
+        path = db.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
+        yield recovery(path)
 
 
 def _miscounts(db: sqlite3.Connection) -> Iterator[str]:

@@ -32,6 +32,7 @@ def outbox(db: sqlite3.Connection, now: float) -> Row:
     """The parts of `status` that the database knows."""
     counts: dict[str, int] = dict(db.execute("SELECT state, n FROM counters"))
     error = fact(db, "last_error")
+    (suspect,) = db.execute("SELECT count(*) FROM suspects").fetchone()
     return {
         "outbox": {
             "pending": counts["pending"],
@@ -41,6 +42,7 @@ def outbox(db: sqlite3.Connection, now: float) -> Row:
             "dead": counts["dead"],
             "delivered": counts["delivered"],
             "discarded": counts["discarded"],
+            "suspect": suspect,
             "oldest_pending_s": _oldest_pending_s(db, now),
         },
         "snapshots": {"count": counts["snapshots"]},
@@ -134,13 +136,15 @@ def runs(
         }
 
 
-def batches(db: sqlite3.Connection, *, limit: int = LIMIT) -> Iterator[Row]:
-    """Files taken in, newest first."""
+def batches(
+    db: sqlite3.Connection, *, name: str | None = None, limit: int = LIMIT
+) -> Iterator[Row]:
+    """Files taken in, newest first; only those of that name if one is given."""
     for row in db.execute(
         "SELECT id, name, source, accepted, duplicates, rejected, delivered, dead, discarded,"
         "       created_at, taken_at, closed_at"
-        "  FROM batches ORDER BY id DESC LIMIT ?",
-        (limit,),
+        "  FROM batches WHERE ?1 IS NULL OR name = ?1 ORDER BY id DESC LIMIT ?2",
+        (name, limit),
     ):
         accepted, delivered, dead, discarded = row[3], row[6], row[7], row[8]
         yield {
@@ -163,10 +167,11 @@ def batches(db: sqlite3.Connection, *, limit: int = LIMIT) -> Iterator[Row]:
 _PATCHES = (
     "SELECT o.id, o.workflow_run_id, o.name, o.metadata, o.state, o.attempts, l.due_at,"
     "       o.last_error, b.name, o.created_at, o.settled_at, o.reason, o.priority,"
-    "       o.idempotency_key, o.leaves_out, l.failures, l.last_error, l.upto_id"
+    "       o.idempotency_key, o.leaves_out, l.failures, l.last_error, l.upto_id, s.due_at"
     "  FROM outbox AS o"
     "  LEFT JOIN batches AS b ON b.id = o.batch_id"
     "  LEFT JOIN lanes AS l ON l.workflow_run_id = o.workflow_run_id AND o.state = 'pending'"
+    "  LEFT JOIN suspects AS s ON s.workflow_run_id = o.workflow_run_id AND o.id >= s.since_id"
 )
 
 
@@ -264,6 +269,7 @@ def _patch(row: tuple[Any, ...], in_flight: Collection[int]) -> Row:
         "idempotency_key": row[13],
         "leaves_out": leaves_out,
         "failures": row[15] or 0,
+        "suspect_until": instant(row[18]),
     }
 
 

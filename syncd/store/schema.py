@@ -43,10 +43,17 @@ def open_reader(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise StoreError(f"{path}: no database here yet: start `syncd run` or enqueue a patch")
     try:
-        db = _connect(f"{path.absolute().as_uri()}?mode=ro")
-        found = _version(db)
+        db, found = _opened(path, "mode=ro")
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}: read it as its owner, or ask the daemon") from error
+        known = translated(error, str(path))
+        if type(known) is StoreError:  # damaged, for everybody
+            raise known from error
+        if not _nobody_else_has_it(path, error):
+            raise StoreError(f"{path}: {error}: read it as its owner, or ask the daemon") from error
+        try:
+            db, found = _opened(path, "mode=ro&immutable=1")
+        except sqlite3.Error:
+            raise known or error from error
     if found != newest():
         db.close()
         raise StoreError(
@@ -54,6 +61,24 @@ def open_reader(path: Path) -> sqlite3.Connection:
             "run the syncd that the daemon runs"
         )
     return db
+
+
+def _opened(path: Path, how: str) -> tuple[sqlite3.Connection, int]:
+    db = _connect(f"{path.absolute().as_uri()}?{how}")
+    try:
+        return db, _version(db)
+    except sqlite3.Error:
+        db.close()
+        raise
+
+
+def _nobody_else_has_it(path: Path, error: sqlite3.Error) -> bool:
+    """Whether SQLite only lacks room for its own files (a full or read-only disk), and the whole
+    content is in the database: whoever writes has a log beside it that is not empty."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    no_room = code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+    log = Path(f"{path}-wal")
+    return no_room and not (log.exists() and log.stat().st_size)
 
 
 def newest() -> int:

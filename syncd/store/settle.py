@@ -142,6 +142,7 @@ def _snapshot_row(one: Delivered, now: float) -> tuple[object, ...]:
 
 
 def _defer(db: sqlite3.Connection, one: Deferred, now: float) -> None:
+    since_s = 0.0 if one.decided_at is None else now - one.decided_at
     db.execute(
         "INSERT INTO lanes (workflow_run_id, due_at, failures, upto_id, last_error, failed_at)"
         " VALUES (?, ?, ?, ?, ?, ?)"
@@ -149,12 +150,19 @@ def _defer(db: sqlite3.Connection, one: Deferred, now: float) -> None:
         "    SET due_at = excluded.due_at, failures = excluded.failures,"
         "        upto_id = max(upto_id, excluded.upto_id),"
         "        last_error = excluded.last_error, failed_at = excluded.failed_at",
-        (one.run_id, one.due_at, one.failures, one.ids[-1], _as_json(one.trouble, now), now),
+        (
+            one.run_id,
+            one.due_at + since_s,
+            one.failures,
+            one.ids[-1],
+            _as_json(one.trouble, now),
+            now,
+        ),
     )
     if one.closed_until is not None:
-        set_fact(db, CLOSED_UNTIL, str(one.closed_until))
+        set_fact(db, CLOSED_UNTIL, str(one.closed_until + since_s))
     if one.suspect_until is not None:
-        suspects.add(db, one.run_id, one.suspect_until, one.ids[0], one.ids[-1])
+        suspects.add(db, one.run_id, one.suspect_until + since_s, one.ids[0], one.ids[-1])
 
 
 def _park(db: sqlite3.Connection, one: Dead, now: float) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -13,7 +14,7 @@ from syncd.core.settlement import Settlement
 from syncd.core.suspect import Suspect
 from syncd.store import accept, page, retention, schema, settle, suspects, verbs, watch
 from syncd.store.accept import Accepted, Place
-from syncd.store.connection import Connection
+from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreError
 from syncd.store.page import Cursor, Page
 from syncd.store.retention import Swept
@@ -85,9 +86,15 @@ class Store:
         """Append patches, and record how far their file is taken, in one transaction."""
         return await self._writer.atomic(lambda db: accept.accept(db, patches, place, self._wall()))
 
-    async def close_batch(self, batch_id: int) -> None:
-        """The batch's file has left the spool."""
-        await self._writer.atomic(lambda db: accept.close_batch(db, batch_id, self._wall()))
+    async def close_batch(self, batch_id: int, rejected: int | None = None) -> None:
+        """The batch's file has left the spool; so many of its lines are no patches."""
+        await self._writer.atomic(
+            lambda db: accept.close_batch(db, batch_id, self._wall(), rejected)
+        )
+
+    async def close_batches_but(self, begun: Sequence[str]) -> None:
+        """Of the spool's unfinished batches only those of these files go on."""
+        await self._writer.atomic(lambda db: accept.close_batches_but(db, begun, self._wall()))
 
     async def page(self, cursor: Cursor, held: Collection[str], limit: int) -> Page:
         """The next lanes that may go."""
@@ -119,9 +126,17 @@ class Store:
         text = await self._reader.run(lambda db: settle.fact(db, settle.CLOSED_UNTIL))
         return max(0.0, float(text or 0.0) - self._wall())
 
-    async def move_instants(self, step_s: float) -> None:
-        """The wall clock is about to be stepped: due times on disk go along."""
-        await self._writer.atomic(lambda db: suspects.move_instants(db, step_s))
+    async def move_instants(self, step_s: float, follow: Callable[[], None]) -> None:
+        """The wall clock is stepped: due times on disk go along.
+
+        `follow` steps the clock itself, before anything else is written by it.
+        """
+
+        def step(db: sqlite3.Connection) -> None:
+            transaction(db, lambda db: suspects.move_instants(db, step_s))
+            follow()
+
+        await self._writer.run(step)
 
     async def end(self) -> None:
         """Note that the daemon stops in order, with nothing in flight."""
@@ -147,21 +162,19 @@ class Store:
         self, verb: Verb, selection: Selection, *, in_flight: Collection[int], force: bool = False
     ) -> Touched:
         """An operator's verb; patches in flight are left alone and counted."""
-        now = self._wall()
+        touch: Callable[..., Touched]
         match verb:
             case "retry":
-                work = lambda db: verbs.retry(  # noqa: E731
-                    db, selection, in_flight=in_flight, now=now, force=force
-                )
+                touch = partial(verbs.retry, force=force)
             case "release":
-                work = lambda db: verbs.release(  # noqa: E731
-                    db, selection, in_flight=in_flight, now=now, force=force
-                )
+                touch = partial(verbs.release, force=force)
             case "discard":
-                work = lambda db: verbs.discard(db, selection, in_flight=in_flight, now=now)  # noqa: E731
+                touch = verbs.discard
             case "hold":
-                work = lambda db: verbs.hold(db, selection, in_flight=in_flight, now=now)  # noqa: E731
-        return await self._writer.atomic(work)
+                touch = verbs.hold
+        return await self._writer.atomic(
+            lambda db: touch(db, selection, in_flight=in_flight, now=self._wall())
+        )
 
     async def sweep(self, after_id: int, before: float) -> Swept:
         """One step of forgetting what was settled before an instant."""

@@ -181,7 +181,11 @@ class Reader:
             notified.bind(str(told))
             notified.settimeout(PATIENCE_S)
             self._daemon_pid = self._shell.start(command, log, NOTIFY_SOCKET=str(told))
-            assert b"READY=1" in notified.recv(4096), log.read_text()
+            try:
+                while b"READY=1" not in notified.recv(4096):
+                    pass  # what it says of itself while it starts
+            except TimeoutError:
+                raise AssertionError(f"not ready:\n{log.read_text()}") from None
         return log.read_text()
 
     def _theirs(self, text: str) -> str:

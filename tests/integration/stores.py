@@ -106,6 +106,11 @@ async def walk(
             return met, page
 
 
+def part(row: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a row that the other one has: more may be added freely."""
+    return {name: row.get(name) for name in like}
+
+
 def plan(db: sqlite3.Connection, sql: str, arguments: Sequence[object] = ()) -> list[str]:
     """How SQLite would go about a query, a line for each step."""
     return [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", arguments)]

@@ -114,6 +114,34 @@ def test_online_asks_the_api_whether_it_takes_the_token(
     assert sandbox.runs() == {}
 
 
+@pytest.mark.parametrize(
+    ("api", "asked", "level", "words"),
+    [
+        ("v1", "2026-02-09", "warn", "answers like a version before 2026-02-09"),
+        ("2026-02-09", "v1", "FAIL", "refuses this version, api.version is v1"),
+        ("2026-02-09", "2025-04-21", "FAIL", "refuses this version, api.version is 2025-04-21"),
+    ],
+)
+def test_online_notices_another_generation_of_the_api(
+    tmp_path: Path, api: str, asked: str, level: str, words: str
+) -> None:
+    """And names the key that chooses it."""
+    with start_sandbox(tmp_path, "--api", api) as other:
+        found = syncd(
+            *("check", "--json", "--online"),
+            folder=tmp_path,
+            SYNCD_API__BASE_URL=other.url,
+            SYNCD_API__VERSION=asked,
+            SYNCD_API__TOKEN="sandbox-token",
+        )
+
+    told = [json.loads(line) for line in found.stdout.splitlines()]
+    (finding,) = [it for it in told if "check api.version" in it["message"]]
+    assert (finding["subject"], finding["level"]) == ("API", level)
+    assert words in finding["message"]
+    assert found.returncode == (1 if level == "FAIL" else 0)
+
+
 def test_online_says_what_stands_between(tmp_path: Path) -> None:
     """Nobody listens there: 1."""
     variables = {"SYNCD_API__BASE_URL": "http://127.0.0.1:1/v1", "SYNCD_API__TOKEN": "t"}

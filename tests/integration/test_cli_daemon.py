@@ -43,7 +43,13 @@ def test_a_patch_is_handed_in_awaited_and_shown(daemon: Daemon, sandbox: Sandbox
     assert snapshot["patch_ids"] == [patch_id]
     assert snapshot["workflow_run"]["metadata"] == {"a": 1.5}
     assert '"a":1.50' in shown.stdout
-    assert '"a": 1.50' in daemon.syncd("show", "way_1").stdout
+    page = daemon.syncd("show", "way_1").stdout
+    assert '"a": 1.50' in page
+    assert page.index("status ") < page.index("metadata ") < page.index("the rest ")
+    assert '\n  "metadata"' not in page
+    only = daemon.syncd("show", "way_1", "--metadata").stdout
+    assert json.loads(only) == json.loads(shown.stdout)["workflow_run"]["metadata"]
+    assert "1.50" in only
     assert shown.stderr == ""
 
 
@@ -130,6 +136,21 @@ def test_a_file_is_handed_in_over_the_socket(daemon: Daemon) -> None:
     assert [run["workflow_run_id"] for run in lines(runs.stdout)] == ["sock_39"]
 
 
+def test_the_socket_records_what_was_rejected(daemon: Daemon) -> None:
+    """A batch handed in by `enqueue` tells of it as one from the spool does."""
+    content = '{"workflow_run_id":"part_1","name":"x"}\nnonsense\n'
+    (daemon.folder / "part.jsonl").write_text(content)
+
+    daemon.syncd("enqueue", "--file", str(daemon.folder / "part.jsonl"))
+    waited = daemon.syncd("wait", "--batch", "part.jsonl", "--timeout", "10")
+    batches = lines(daemon.syncd("batches", "--json").stdout)
+
+    (batch,) = [batch for batch in batches if batch["name"] == "part.jsonl"]
+    assert batch["rejected"] == 1
+    assert waited.returncode == 1
+    assert waited.stdout == "1 line rejected: `syncd enqueue` has named them\n"
+
+
 def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandbox) -> None:
     """A refused patch is parked with its answer; what newer patches have set stays theirs."""
     daemon.syncd("enqueue", "dead_1", "--name", "old", "--set", "sandbox_refuse=1")
@@ -138,6 +159,7 @@ def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandb
     daemon.syncd("enqueue", "dead_1", "--name", "new")
     daemon.syncd("wait", "--patch", str(int(str(listed[0]["id"])) + 1), "--timeout", "10")
 
+    table = daemon.syncd("list", "--state", "dead").stdout.splitlines()
     retried = daemon.syncd("retry", str(listed[0]["id"]))
     daemon.syncd("wait", "--run", "dead_1", "--timeout", "10")
     discarded = daemon.syncd("discard", "--run", "dead_1")
@@ -146,7 +168,10 @@ def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandb
     assert "is dead: http_422" in refused.stdout
     assert retried.stdout == (
         f"retried 1 patch\npatch {listed[0]['id']} goes without name: set by newer patches\n"
+        f"it was refused with http_422: {listed[0]['last_error']['message']}\n"  # type: ignore[index]
     )
+    assert table[0].split()[-2:] == ["ERROR", "MESSAGE"]
+    assert table[1].endswith(listed[0]["last_error"]["message"])  # type: ignore[index]
     assert discarded.stdout == "discarded 1 patch\n"
     assert sandbox.runs()["dead_1"]["name"] == "new"
 
@@ -252,7 +277,7 @@ def test_what_was_handed_in_before_the_start_is_delivered(tmp_path: Path, sandbo
     shown = daemon.syncd("show", "early_1")
     assert waited.returncode == 0
     assert code == 0
-    assert '"name": "x"' in shown.stdout
+    assert "name      x\n" in shown.stdout
     assert "the daemon is not running" in shown.stderr
     assert daemon.status()["outbox"]["delivered"] == 1
 

@@ -98,6 +98,8 @@ def test_lines_that_are_no_patches_are_named(tmp_path: Path) -> None:
     told = found.stderr.splitlines()
     assert told[0].startswith("stdin:2: not valid JSON")
     assert told[1] == "stdin:3: workflow_run_id is missing"
+    batches = syncd("batches", "--json", folder=tmp_path).stdout
+    assert json.loads(batches)["rejected"] == 2
 
 
 def test_many_rejected_lines_do_not_flood_the_terminal(tmp_path: Path) -> None:

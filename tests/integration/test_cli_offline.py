@@ -24,6 +24,7 @@ STATUS_SHAPE = {
         "dead",
         "delivered",
         "discarded",
+        "suspect",
         "oldest_pending_s",
     },
     "snapshots": {"count"},
@@ -304,6 +305,74 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 
     assert len(found.stdout.splitlines()) == 1
     assert found.stderr == DOWN
+
+
+def test_an_old_batch_is_found_by_its_name(tmp_path: Path) -> None:
+    """Whatever has been handed in since; with the lines of it that are no patches."""
+    content = '{"workflow_run_id":"r1","name":"x"}\nnonsense\n'
+    syncd("enqueue", "--file", "-", "--format", "jsonl", folder=tmp_path, input=content)
+    with sqlite3.connect(database(tmp_path)) as db:
+        db.executemany(
+            "INSERT INTO batches (name, source, created_at) VALUES (?, 'spool', 0)",
+            [(f"{n}.csv",) for n in range(60)],
+        )
+    db.close()
+    syncd("discard", "1", folder=tmp_path)
+
+    found = syncd("wait", "--batch", "stdin", "--timeout", "5", folder=tmp_path)
+
+    assert found.returncode == 1
+    assert "patch 1 for r1 is discarded by an operator" in found.stdout
+    assert "1 line rejected: `syncd enqueue` has named them" in found.stdout
+
+
+def test_a_batch_is_awaited_until_its_file_is_filed(tmp_path: Path) -> None:
+    """All in the outbox is not enough: its rejected lines may not lie there to be looked at."""
+    enqueue("r1", folder=tmp_path)
+    syncd("discard", "1", folder=tmp_path)
+    with sqlite3.connect(database(tmp_path)) as db:
+        db.execute("UPDATE batches SET closed_at = NULL")
+    db.close()
+
+    found = syncd("wait", "--batch", "stdin", "--timeout", "0.1", folder=tmp_path)
+
+    assert found.returncode == 124
+
+
+@pytest.mark.parametrize("where", ["incoming", "taking"])
+def test_a_file_on_its_way_is_what_is_awaited(tmp_path: Path, where: str) -> None:
+    """And not an older one of its name that is done with."""
+    enqueue("r1", folder=tmp_path)
+    syncd("discard", "1", folder=tmp_path)
+    folder = tmp_path / "state/syncd/spool" / where
+    folder.mkdir(parents=True)
+    (folder / "stdin").write_text("")
+
+    found = syncd("wait", "--batch", "stdin", "--timeout", "0.1", folder=tmp_path)
+
+    assert found.returncode == 124
+
+
+def test_a_run_under_suspicion_is_shown_as_such(tmp_path: Path) -> None:
+    """In status and in list, from the oldest patch that a late request may carry."""
+    enqueue("r1", "r1", "r2", folder=tmp_path)
+    with sqlite3.connect(database(tmp_path)) as db:
+        db.execute("INSERT INTO suspects VALUES ('r1', 4102444800, 2, 2)")
+    db.close()
+
+    status = json.loads(syncd("status", "--json", folder=tmp_path).stdout)
+    rows = lines(syncd("list", "--json", folder=tmp_path).stdout)
+    shown = syncd("list", "--run", "r1", folder=tmp_path).stdout
+    unsuspected = syncd("list", "--run", "r2", folder=tmp_path).stdout
+
+    assert status["outbox"]["suspect"] == 1
+    assert {row["id"]: row["suspect_until"] for row in rows} == {
+        1: None,
+        2: "2100-01-01T00:00:00.000Z",
+        3: None,
+    }
+    assert "WATCHED" in shown
+    assert "WATCHED" not in unsuspected
 
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:

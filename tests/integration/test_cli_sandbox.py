@@ -1,10 +1,14 @@
 """`syncd sandbox` and `syncd run` as processes: how they begin, end, and refuse to begin."""
 
+import dataclasses
 import json
 import urllib.request
 from pathlib import Path
 
 from processes import Daemon, start_sandbox, syncd
+
+from syncd.cli.sandbox import sandbox_command
+from syncd.sandbox import SandboxSettings
 
 
 def test_the_sandbox_ends_at_once_and_keeps_its_runs(tmp_path: Path) -> None:
@@ -25,6 +29,17 @@ def test_the_sandbox_ends_at_once_and_keeps_its_runs(tmp_path: Path) -> None:
     assert applied["workflowRun"]["name"] == "kept"
     assert code == 0
     assert json.loads(state.read_text())["runs"]["run_1"]["name"] == "kept"
+
+
+def test_every_setting_of_the_sandbox_has_its_option() -> None:
+    """With the same default; `latency` and `state` are named after what they hold."""
+    defaults = {it.name: it.default for it in dataclasses.fields(SandboxSettings)}
+    defaults["latency"] = defaults.pop("latency_s")
+    defaults["state"] = defaults.pop("state_file")
+
+    options = sandbox_command.make_context("sandbox", []).params
+
+    assert options == defaults
 
 
 def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:

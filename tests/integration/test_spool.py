@@ -65,6 +65,22 @@ def files(folder: Path) -> dict[str, str]:
 # What is taken, and when
 
 
+def test_a_folder_that_is_open_to_a_group_stays_so(tmp_path: Path, clock: Clock) -> None:
+    """Those that are made are for their owner to write to, whatever the umask allows."""
+    incoming = tmp_path / "spool/incoming"
+    incoming.mkdir(parents=True)
+    incoming.chmod(0o2770)
+    before = os.umask(0)
+    try:
+        Spool(tmp_path / "spool", 1.0, 1 << 20, clock=clock).prepare()
+        Spool(tmp_path / "other", 1.0, 1 << 20, clock=clock).prepare()
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(incoming.stat().st_mode) == 0o2770
+    assert stat.S_IMODE((tmp_path / "other/incoming").stat().st_mode) == 0o750
+
+
 def test_files_are_taken_oldest_first_and_by_name_among_equals(spool: Spool) -> None:
     for name, mtime in (("b", 200), ("a", 200), ("z", 100), ("c", 300)):
         path = spool.incoming / f"{name}.json"

@@ -307,11 +307,6 @@ async def test_what_a_newer_patch_left_out_itself_does_not_count(store: Store) -
     assert rows(store.path, "SELECT leaves_out FROM outbox WHERE id = 2") == [('["b"]',)]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the chain of delivered patches loses one that is delivered after a newer one: "
-    "settle keeps max(last_patch_id), so nothing leads to it",
-)
 async def test_a_retried_patch_that_was_delivered_counts_for_those_before_it(
     store: Store,
 ) -> None:

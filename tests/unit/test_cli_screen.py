@@ -31,6 +31,7 @@ def status(**daemon: object) -> dict[str, Any]:
             "dead": 0,
             "delivered": 12345,
             "discarded": 0,
+            "suspect": 0,
             "oldest_pending_s": None,
         },
         "snapshots": {"count": 1},
@@ -61,6 +62,8 @@ def test_a_calm_screen_gives_no_advice() -> None:
     assert "running  ·  pid 4242, up 2 h 0 min" in text
     assert "12,345   1 run cached" in text
     assert "8/s of 8/s, 4 of 8 at once" in text
+    assert "90 requests, 195 patches delivered" in text
+    assert "watched" not in text
     assert "nothing waits" in text
     assert "Next:" not in text
     assert max(map(len, text.splitlines())) < 80
@@ -93,12 +96,56 @@ def test_an_open_breaker_says_until_when() -> None:
 
     text = shown(waiting)
 
-    assert "open, next try in 30 s" in text
+    assert "open, next probe in 30 s" in text
     assert "5   the oldest for 90 s, 2 deferred after a failure" in text
     assert "in about 31 s" in text
     assert "30 s ago: http_503" in text
     assert "down\\x1b[2J for\\nmaintenance" in text
     assert "syncd list --state deferred" in text
+
+
+def test_one_request_in_the_last_minute_is_seen() -> None:
+    """Rates of a quiet daemon do not round to nothing."""
+    quiet = status()
+    quiet["throughput"] = {"delivered_per_s_1m": 0.017, "requests_per_s_1m": 0.017}
+
+    assert "1 request, 1 patch delivered" in shown(quiet)
+
+
+def test_a_wait_that_the_api_asked_for_is_no_breaker() -> None:
+    """It says until when nothing is sent."""
+    told = status(state="waiting")
+    told["gate"]["closed_until"] = "2026-01-01T00:00:30.000Z"
+
+    assert "closed; the API asked for silence, next request in 30 s" in shown(told)
+
+
+def test_runs_that_a_late_request_may_set_back_are_counted() -> None:
+    watched = status()
+    watched["outbox"]["suspect"] = 3
+
+    assert "3   runs that a late request may set back" in shown(watched)
+
+
+def test_who_is_down_is_told_how_to_start() -> None:
+    """With the command that works here."""
+    down = status(running=False, state="stopped", reason=None)
+    down["gate"] |= {"rate_per_s": None, "window": None, "breaker": None}
+
+    assert "syncd run   nothing is sent" in shown(down)
+    assert "systemctl start syncd   nothing is sent" in "\n".join(
+        screen(down, NOW, start="systemctl start syncd")
+    )
+
+
+def test_labels_and_values_stay_apart() -> None:
+    """However large a figure is."""
+    busy = status()
+    busy["outbox"]["in_flight"] = 12_345_678_901
+
+    lines = shown(busy).splitlines()
+
+    assert all(line[14] == " " for line in lines if line.startswith("  ") and len(line) > 14)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def untouched() -> Iterator[None]:
     structlog.reset_defaults()
     root.handlers[:] = before
     log._secrets.clear()
+    log._repeats.all()
 
 
 @pytest.fixture
@@ -63,6 +64,68 @@ def test_the_level_holds_and_can_be_changed_while_running(written: Written) -> N
     logger.warning("c.hidden")
 
     assert [event["event"] for event in written()] == ["b.shown"]
+
+
+def test_what_repeats_every_second_is_said_once_then_counted(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour of a full disk, looked at every second: a line every five minutes."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    logger = structlog.get_logger()
+
+    for second in range(3600):
+        now = float(second)
+        logger.error("store.unavailable", doing="page", error="full")
+        log.summarise()
+
+    events = written()
+    assert len(events) == 12
+    assert sum(event.get("repeated", 0) + 1 for event in events) == pytest.approx(3600, abs=300)
+    assert {event["error"] for event in events} == {"full"}
+
+
+def test_what_was_left_out_is_said_when_its_time_is_over_though_nothing_comes_any_more(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    for _ in range(50):
+        structlog.get_logger().info("gate.throttled", pause_s=1.0)
+    now = 300.0
+
+    log.summarise()
+    log.summarise()
+
+    assert [event.get("repeated") for event in written()] == [None, 49]
+
+
+def test_a_reload_tells_what_was_left_out_and_makes_everything_new(written: Written) -> None:
+    logger = structlog.get_logger()
+    for _ in range(3):
+        logger.error("gate.blocked", reason="INVALID_API_KEY")
+
+    log.summarise(start_over=True)
+    logger.error("gate.blocked", reason="INVALID_API_KEY")
+
+    assert [event.get("repeated") for event in written()] == [None, 2, None]
+
+
+def test_lines_for_single_attempts_are_all_there_at_debug(written: Written) -> None:
+    log.set_level("debug")
+
+    for _ in range(1000):
+        structlog.get_logger().debug("relay.deferred", run="r", reason="HTTP_500")
+
+    assert len(written()) == 1000
+
+
+def test_what_the_log_is_sparing_with_are_events_that_there_are() -> None:
+    package = Path(log.__file__).parent
+    sources = "".join(file.read_text() for file in package.rglob("*.py"))
+
+    for event in log.REPEATING:
+        assert f'"{event}",' in sources or f'"{event}")' in sources, event
 
 
 def test_a_traceback_stays_inside_its_line(written: Written) -> None:

@@ -48,6 +48,19 @@ def test_a_credentials_directory_without_a_token_is_passed_over(tmp_path: Path) 
     assert read_token(Config(), environ).reveal() == SECRET
 
 
+def test_a_blank_credential_is_none_and_the_error_says_which_file_to_fill(tmp_path: Path) -> None:
+    """The unit gives one where the file that it names in LoadCredential= is missing."""
+    environ = credentials(tmp_path / "syncd.service", "\n")
+
+    with pytest.raises(CredentialsError) as caught:
+        read_token(Config(), environ)
+
+    assert "LoadCredential=" in str(caught.value)
+    assert "syncd.service" in str(caught.value)
+    assert "/etc/syncd/token" in str(caught.value)
+    assert read_token(Config(), environ | {"SYNCD_API__TOKEN": SECRET}).reveal() == SECRET
+
+
 def test_a_rotated_token_is_seen_by_reading_again(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old")

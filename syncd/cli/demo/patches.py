@@ -16,7 +16,7 @@ PATCHES_PER_RUN = 5
 BUSY_S = 10.0
 
 _STATES = ("received", "read", "checked", "approved", "paid")
-_PEOPLE = ("Ada", "Grace", "Edsger", "Barbara", "Tony")
+_REVIEWERS = ("user_1201", "user_1202", "user_1203", "user_1204", "user_1205")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def _wish(run: str, number: int, chance: Random) -> Wish:
     if chance.random() < 0.3:
         metadata["amount"] = round(chance.uniform(1, 5000), 2)
     if chance.random() < 0.1:
-        metadata["review"] = {"by": chance.choice(_PEOPLE), "done": chance.random() < 0.5}
+        metadata["review"] = {"by": chance.choice(_REVIEWERS), "done": chance.random() < 0.5}
     name = f"Invoice {number:05}" if chance.random() < 0.3 else None
     return Wish(run, name, metadata)
 

@@ -3,7 +3,8 @@
     with Machine(tmp_path) as machine:
         machine.run("systemctl", "start", "syncd")
 
-Half a second to boot; nothing it does reaches the host; it ends with this process, however that ends.
+It boots in half a second, nothing it does reaches the host, and it ends with this process, however
+that ends.
 """
 
 import os

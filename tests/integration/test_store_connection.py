@@ -1,0 +1,305 @@
+"""One writer in one thread: whole transactions, whoever is cancelled, rude or in the way."""
+
+import asyncio
+import inspect
+import os
+import sqlite3
+import threading
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+import aiosqlite
+import pytest
+from stores import Wall, insert, opened, rows
+
+from syncd.core.patch import Patch
+from syncd.store import Store, StoreBusy, StoreError, StoreFull, StoreUnavailable
+
+ONE = [Patch("r", "n")]
+
+
+def count(store: Store) -> int:
+    """Committed patches, as another process sees them."""
+    return int(rows(store.path, "SELECT count(*) FROM outbox")[0][0])
+
+
+@pytest.fixture
+async def impatient(store: Store) -> Store:
+    """The store, waiting hardly at all for a lock."""
+    await store._writer.run(lambda db: db.execute("PRAGMA busy_timeout = 50"))
+    return store
+
+
+def locked(path: Path) -> sqlite3.Connection:
+    """A rude producer: it holds the write lock until it is closed."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    return db
+
+
+# Somebody else in the way
+
+
+async def test_a_lock_that_is_held_too_long_is_told_and_works_again_when_it_is_gone(
+    impatient: Store,
+) -> None:
+    with closing(locked(impatient.path)), pytest.raises(StoreBusy) as busy:
+        await impatient.accept(ONE)
+
+    assert isinstance(busy.value, StoreUnavailable)
+    assert str(busy.value).startswith(f"{impatient.path}: locked by another process")
+    assert count(impatient) == 0
+    await impatient.accept(ONE)
+    assert count(impatient) == 1
+
+
+async def test_a_lock_that_is_held_for_a_moment_is_waited_for(store: Store) -> None:
+    rude = locked(store.path)
+    waiting = asyncio.create_task(store.accept(ONE))
+    await store.read(lambda db: None)  # a whole turn of the other thread
+    assert not waiting.done()
+
+    rude.execute("COMMIT")
+    rude.close()
+
+    assert (await waiting).accepted == 1
+
+
+async def test_readers_do_not_mind_a_lock(impatient: Store) -> None:
+    await impatient.accept(ONE)
+
+    with closing(locked(impatient.path)):
+        assert await impatient.lane("r") is not None
+
+
+async def test_producers_and_the_daemon_write_at_the_same_time(store: Store) -> None:
+    def produce(name: str) -> None:
+        for _ in range(20):
+            insert(store.path, (name, "n", None), (name, "m", None))
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("a", "b"):
+            tasks.create_task(asyncio.to_thread(produce, name))
+        for _ in range(20):
+            await store.accept(ONE)
+
+    assert count(store) == 100
+    assert rows(store.path, "SELECT n FROM counters WHERE state = 'pending'") == [(100,)]
+
+
+async def test_a_full_disk_is_told_and_nothing_of_the_transaction_stays(store: Store) -> None:
+    limit = "PRAGMA max_page_count = 60"
+    await store._writer.run(lambda db: db.execute(limit))
+
+    with pytest.raises(StoreFull, match="free space") as full:
+        await store.accept([Patch("r", "x" * 10_000) for _ in range(100)])
+    before = count(store)
+    await store._writer.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
+    await store.accept(ONE)
+
+    assert isinstance(full.value, StoreUnavailable)
+    assert (before, count(store)) == (0, 1)
+
+
+# Whole or not at all
+
+
+async def test_a_transaction_that_raises_is_undone_and_the_next_one_works(store: Store) -> None:
+    def half(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')")
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await store._writer.atomic(half)
+
+    assert count(store) == 0
+    await store.accept(ONE)
+    assert count(store) == 1
+
+
+async def test_a_cancelled_write_is_whole(store: Store) -> None:
+    """Its statements are on their way to the other thread: they are all done, or none is."""
+    entered, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', '1')")
+        loop.call_soon_threadsafe(entered.set)
+        go_on.wait(10)
+        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', '2')")
+
+    writing = asyncio.create_task(store._writer.atomic(slow))
+    await entered.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    seen_meanwhile = count(store)
+    go_on.set()
+    await store.accept(ONE)  # in its turn, after the cancelled one
+
+    assert seen_meanwhile == 0
+    assert [name for (name,) in rows(store.path, "SELECT name FROM outbox ORDER BY id")] == [
+        *("1", "2", "n"),
+    ]
+
+
+async def test_a_cancelled_write_that_fails_afterwards_disturbs_nobody(store: Store) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    entered, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def failing(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', '1')")
+        loop.call_soon_threadsafe(entered.set)
+        go_on.wait(10)
+        raise RuntimeError("too late")
+
+    writing = asyncio.create_task(store._writer.atomic(failing))
+    await entered.wait()
+    writing.cancel()
+    with suppress(asyncio.CancelledError):
+        await writing
+    go_on.set()
+    await store.accept(ONE)
+
+    assert complaints == []
+    assert [name for (name,) in rows(store.path, "SELECT name FROM outbox")] == ["n"]
+
+
+async def test_writes_take_turns_in_the_order_they_came(store: Store) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for n in range(50):
+            tasks.create_task(store.accept([Patch("r", str(n)), Patch("r", str(n))]))
+
+    assert [name for (name,) in rows(store.path, "SELECT name FROM outbox ORDER BY id")] == [
+        str(n // 2) for n in range(100)
+    ]
+
+
+async def test_closing_finishes_what_is_queued(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    async with opened(path) as store:
+        writing = [asyncio.create_task(store.accept(ONE)) for _ in range(20)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*writing)
+
+    assert sorted(os.listdir(tmp_path)) == ["s.db", "s.db.lock"], "the log is written back"
+    assert rows(path, "SELECT count(*) FROM outbox") == [(20,)]
+
+
+# One hop to the thread
+
+
+async def test_a_transaction_is_one_hop_to_a_thread_of_its_own(store: Store) -> None:
+    here = threading.get_ident()
+
+    threads = await store._writer.atomic(lambda db: (threading.get_ident(), db.in_transaction))
+
+    assert threads[0] != here
+    assert threads[1] is True
+
+
+def test_aiosqlite_still_has_the_private_parts_that_the_connection_leans_on() -> None:
+    """An upgrade that takes them away must fail here, before it does so in somebody's daemon."""
+    connection = aiosqlite.Connection(lambda: sqlite3.connect(":memory:"), iter_chunk_size=1)
+
+    parameters = list(inspect.signature(connection._execute).parameters.values())
+
+    assert inspect.iscoroutinefunction(connection._execute)
+    assert [(p.name, p.kind) for p in parameters[:2]] == [
+        ("fn", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        ("args", inspect.Parameter.VAR_POSITIONAL),
+    ]
+    assert isinstance(inspect.getattr_static(connection, "_conn"), property)
+    assert isinstance(connection._thread, threading.Thread)
+
+
+async def test_a_statement_that_hangs_does_not_keep_the_process_alive(store: Store) -> None:
+    assert store._writer._db._thread.daemon
+    assert store._reader._db._thread.daemon
+
+
+# One daemon
+
+
+async def test_a_store_is_held_by_one_daemon_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    async with opened(path) as store:
+        await store.accept(ONE)
+        with pytest.raises(StoreError, match="another syncd holds this database") as refused:
+            await Store.open(path, Wall())
+        assert "\n" not in str(refused.value)
+        await store.accept(ONE)
+
+    async with opened(path) as again:
+        assert count(again) == 2
+
+
+async def test_a_store_that_could_not_be_opened_is_let_go_of(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError):
+        await Store.open(path, Wall())
+    path.unlink()
+
+    async with opened(path) as store:
+        await store.accept(ONE)
+
+
+async def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError) as refused:
+        await Store.open(tmp_path / "file" / "s.db", Wall())
+
+    assert "\n" not in str(refused.value)
+    assert str(tmp_path) in str(refused.value)
+
+
+async def test_a_damaged_database_is_told_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    async with opened(path) as store:
+        await store.accept([Patch(f"r{n}", "x" * 500) for n in range(500)])
+    with path.open("r+b") as file:
+        file.seek(8_192 * 3)
+        file.write(os.urandom(8_192 * 20))
+
+    with pytest.raises(StoreError, match="recover") as damaged:
+        async with opened(path) as store:
+            await store.accept([Patch(f"r{n}", "x" * 500) for n in range(500)])
+
+    assert not isinstance(damaged.value, StoreUnavailable)
+
+
+# Noticing others
+
+
+async def test_somebody_elses_commit_is_noticed_at_once(store: Store) -> None:
+    noticed: list[float] = []
+    started = asyncio.Event()
+    seen = asyncio.Event()
+
+    async def watch() -> None:
+        async for _ in store.changes():
+            started.set()
+            noticed.append(time.monotonic())
+            seen.set()
+
+    async with asyncio.timeout(10):
+        watching = asyncio.create_task(watch())
+        await started.wait()
+        delays = []
+        for n in range(5):
+            seen.clear()
+            await asyncio.to_thread(insert, store.path, (f"r{n}", "n", None))
+            committed = time.monotonic()
+            await seen.wait()
+            delays.append(noticed[-1] - committed)
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+    assert min(delays) < 0.1
+    assert sorted(delays)[2] < 0.1

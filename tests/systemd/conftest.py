@@ -1,0 +1,1 @@
+"""Its presence makes `supervisor` and `threads` importable from the tests of this folder."""

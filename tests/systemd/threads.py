@@ -1,0 +1,49 @@
+"""Stopping threads of a process one by one, as a hung disk or a deadlock does, and a signal cannot.
+
+As a script, `threads.py PID` stops all but the first thread until the process has ended.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17
+ALL_KINDS = 0x40000000  # __WALL: threads, not only processes
+
+_ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+_ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+
+@contextmanager
+def all_but_the_first_stopped(pid: int) -> Iterator[None]:
+    """While the block runs, only the thread that the process began with goes on."""
+    threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    held = [thread for thread in threads if thread != pid]
+    for thread in held:
+        _call(SEIZE, thread)
+        _call(INTERRUPT, thread)
+        os.waitpid(thread, ALL_KINDS)
+    try:
+        yield
+    finally:
+        for thread in held:
+            with suppress(ProcessLookupError):
+                _call(DETACH, thread)
+
+
+def _call(request: int, thread: int) -> None:
+    if _ptrace(request, thread, None, None) == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+if __name__ == "__main__":
+    with all_but_the_first_stopped(int(sys.argv[1])):
+        print("stopped", flush=True)
+        # A thread that is held has to be waited for, or the process can never end.
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, ALL_KINDS)

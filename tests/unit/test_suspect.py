@@ -1,0 +1,102 @@
+"""A late request is found out under every reading of a merge, and sending again mends it."""
+
+import json
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from syncd.core.answer import Run
+from syncd.core.fold import Waiting, fold
+from syncd.core.suspect import Suspect, at_risk, fell_back
+from syncd.selftest.merge import MODELS, applied
+
+scalars = st.sampled_from([None, 1, 2, "x", True, 1.5, [1]])
+values = scalars | st.dictionaries(st.sampled_from("ab"), scalars, max_size=2)
+objects = st.dictionaries(st.sampled_from("km"), values, max_size=2)
+
+
+def run_of(metadata: dict[str, Any], name: str | None = "n") -> Run:
+    return Run("run", b"{}", "PROCESSED", name, json.dumps(metadata))
+
+
+def patches(*metadata: dict[str, Any]) -> list[Waiting]:
+    return [Waiting(number, None, json.dumps(one)) for number, one in enumerate(metadata, 1)]
+
+
+def in_order(model: str, state: dict[str, Any], waiting: list[Waiting]) -> dict[str, Any]:
+    for patch in waiting:
+        state = applied(model, state, json.loads(patch.metadata or "{}"))
+    return state
+
+
+@given(
+    base=objects,
+    given_in_order=st.lists(objects, min_size=2, max_size=5),
+    carried=st.integers(1, 4),
+    model=st.sampled_from(MODELS),
+)
+@example(base={}, given_in_order=[{"k": {"b": 1}}, {"k": {"a": 2}}], carried=1, model="deep")
+@example(base={}, given_in_order=[{"k": {"a": 1}}, {"k": 1}, {"k": {}}], carried=1, model="deep")
+def test_a_late_request_that_changes_anything_is_found_out(
+    base: dict[str, Any], given_in_order: list[dict[str, Any]], carried: int, model: str
+) -> None:
+    """It carried the oldest patches; it is applied after all of them were delivered."""
+    delivered = patches(*given_in_order)
+    late = fold(delivered[: min(carried, len(delivered))])
+    right = in_order(model, base, delivered)
+    found = applied(model, right, json.loads(late.body).get("metadata", {}))
+    suspect = Suspect("run", 1, late.ids[-1], delivered)
+
+    if found != right:
+        assert at_risk(suspect)
+        assert fell_back(suspect, run_of(found))
+    assert in_order(model, found, delivered) == right
+
+
+@given(given_in_order=st.lists(st.dictionaries(st.sampled_from("km"), scalars), min_size=1))
+def test_a_run_that_is_as_it_should_be_is_left_alone(
+    given_in_order: list[dict[str, Any]],
+) -> None:
+    """With plain values there is no doubt, and so no request too many."""
+    delivered = patches(*given_in_order)
+    right = in_order("shallow", {}, delivered)
+
+    assert not fell_back(Suspect("run", 1, 1, delivered), run_of(right))
+
+
+def test_a_value_of_somebody_else_is_left_alone() -> None:
+    """Only values that our own patches have given count as fallen back."""
+    suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2}))
+
+    assert not fell_back(suspect, run_of({"k": "by hand"}))
+    assert fell_back(suspect, run_of({"k": 1}))
+
+
+def test_without_a_newer_value_there_is_no_risk() -> None:
+    """A late request that says what is there already changes nothing."""
+    assert at_risk(Suspect("run", 1, 2, patches({"k": 1}, {"m": 2}))) == frozenset()
+
+
+def test_a_name_that_the_answer_does_not_carry_counts_as_fallen_back() -> None:
+    """The newest API generation has no name in its answers: it cannot be seen, so it goes again."""
+    delivered = [Waiting(1, "old", None), Waiting(2, "new", None)]
+    suspect = Suspect("run", 1, 1, delivered)
+
+    assert fell_back(suspect, run_of({}, name=None))
+    assert fell_back(suspect, run_of({}, name="old"))
+    assert not fell_back(suspect, run_of({}, name="new"))
+
+
+def test_a_withdrawn_patch_is_seen_when_it_comes_late() -> None:
+    """A patch may have been discarded after its request was sent."""
+    suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2})[1:], patches({"k": 1}))
+
+    assert fell_back(suspect, run_of({"k": 1}))
+
+
+def test_numbers_are_compared_as_numbers() -> None:
+    """A vendor may write 1.0 as 1; that is no other value."""
+    suspect = Suspect("run", 1, 1, patches({"k": 7}, {"k": 1.0}))
+
+    assert not fell_back(suspect, run_of({"k": 1}))
