@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -19,16 +18,18 @@ from syncd.clock import Wall
 from syncd.config import Config, Places, Token, load, locate, read_token
 from syncd.config.changes import Changes, changes
 from syncd.control import Control
-from syncd.core import estimate, liveness
+from syncd.core import liveness
 from syncd.core.sentence import sentence
 from syncd.core.settlement import Patience
 from syncd.errors import SyncdError
 from syncd.fence import Fence
 from syncd.gate import Gate, Limits
 from syncd.intake import Intake
-from syncd.relay import SLOW_LOOK_S, Policy, Relay
+from syncd.lanes import SLOW_LOOK_S
+from syncd.relay import Policy, Relay
 from syncd.spool import Spool
-from syncd.store import Store, StoreUnavailable, read
+from syncd.status import Status
+from syncd.store import Store, StoreUnavailable
 from syncd.store.schema import BUSY_TIMEOUT_S
 from syncd.store.settle import fact
 
@@ -75,12 +76,10 @@ class Daemon:
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
         self._ready = False
-        self._draining = False
         self._refused: str | None = None
         self._needs_restart: tuple[str, ...] = ()
         self.deadline = threading.Timer(0.0, _cut_off)
         """Set for the end; never started before."""
-        self._started_at = time.time()
 
     async def serve(self) -> None:
         """Start everything, say so, and stop it in order when asked to."""
@@ -144,12 +143,13 @@ class Daemon:
         self._relay = Relay(self._store, api, self._gate, _policy(config), wall=self._wall)
         self._fence = Fence(self._store, api, self._gate, self._relay, wall=self._wall)
         self._intake = Intake(self._store, self._spool)
-        control = Control(self._store, self._relay, self._gate, self.status)
+        self._status = Status(self._store, self._gate, self._relay, self._spool, self._wall)
+        control = Control(self._store, self._relay, self._gate, self._status)
         await control.listen(self._places.socket, stack)
         if address := config.control.metrics_address:
             from syncd import metrics  # noqa: PLC0415  only who asks for it pays for it
 
-            await metrics.listen(address, self.status, stack)
+            await metrics.listen(address, self._status, stack)
 
     def _on_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -183,82 +183,6 @@ class Daemon:
         logger.info("daemon.reloaded", changed=found.taken)
         if found.need_restart:
             logger.warning("daemon.restart_needed", changed=found.need_restart)
-
-    async def status(self) -> dict[str, Any]:
-        """How things stand: CONTRACT, section 5."""
-        now = self._wall()
-        status = await self._store.read(lambda db: read.outbox(db, now))
-        del status["paused"]
-        in_flight = len(self._relay.in_flight)
-        status["outbox"]["in_flight"] = in_flight
-        status["outbox"]["pending"] = max(0, status["outbox"]["pending"] - in_flight)
-        gate = self._gate.figures()
-        closed = None if gate.closed_for_s is None else read.instant(now + gate.closed_for_s)
-        state, reason = self._state(closed)
-        return {
-            "daemon": {
-                "running": True,
-                "state": state,
-                "reason": reason,
-                "pid": os.getpid(),
-                "version": __version__,
-                "started_at": read.instant(self._started_at),
-            },
-            **status,
-            "gate": {
-                "limit_per_s": gate.limit_per_s,
-                "rate_per_s": gate.rate_per_s,
-                "max_in_flight": gate.max_in_flight,
-                "window": gate.window,
-                "closed_until": closed,
-                "breaker": gate.breaker,
-            },
-            "throughput": {
-                "delivered_per_s_1m": self._relay.figures.delivered_per_s_1m(
-                    asyncio.get_running_loop().time()
-                ),
-                "requests_per_s_1m": gate.requests_per_s_1m,
-            },
-            "eta_s": self._eta_s(status["outbox"]["pending"] + in_flight),
-            "spool": {
-                "waiting": self._spool.waiting(),
-                "rejected": self._spool.rejected(),
-            },
-            "last_error": status["last_error"],
-        }
-
-    def _state(self, closed_until: str | None) -> tuple[str, str | None]:
-        """The daemon's state in one word, and why. The first that holds is the one that is said."""
-        gate = self._gate.figures()
-        if self._draining:
-            return "draining", "stopping: waiting for the answers that are out"
-        if self._gate.paused:
-            return "paused", "an operator has paused sending: syncd resume"
-        if self._gate.blocked:
-            return "blocked", "the API does not accept the credentials: see last_error"
-        if trouble := self._relay.trouble:
-            return "waiting", f"nothing can be written down: {trouble}"
-        if gate.breaker != "closed":
-            return "waiting", f"the API is failing; next probe at {closed_until or 'any moment'}"
-        if closed_until is not None:
-            return "waiting", f"the API asked to wait until {closed_until}"
-        return "running", None
-
-    def _eta_s(self, pending: int) -> float | None:
-        gate = self._gate.figures()
-        if self._gate.paused or self._gate.blocked:
-            return 0.0 if pending == 0 else None
-        figures = self._relay.figures
-        rate = gate.rate_per_s
-        if figures.latency_s > 0:
-            rate = min(rate, gate.window / figures.latency_s)
-        seconds = estimate.eta_s(
-            pending,
-            rate_per_s=rate,
-            patches_per_request=figures.patches_per_request,
-            closed_for_s=gate.closed_for_s or 0.0,
-        )
-        return None if seconds is None else round(seconds, 1)
 
     def _bearer(self) -> str:
         """The token as it is now: a reload may have brought another."""
@@ -337,7 +261,7 @@ class Daemon:
     async def _sentence(self) -> str:
         try:
             async with asyncio.timeout(LOOK_S):
-                status = await self.status()
+                status = await self._status()
         except (TimeoutError, SyncdError) as error:
             return f"the database does not answer: {error}".rstrip(": ")
         return sentence(status, list(self._troubles()))
@@ -354,7 +278,7 @@ class Daemon:
             yield f"{len(intake.left)} in the spool cannot be taken: {intake.left[0]}"
 
     def _stuck(self) -> str | None:
-        if self._draining:
+        if self._status.draining:
             return None
         allowance = liveness.Allowance(
             answer_s=self._config.api.timeout_s,
@@ -367,7 +291,7 @@ class Daemon:
     def _begin_to_end(self) -> None:
         """Answers that are out are waited for; but the process ends in time whatever hangs."""
         drain_s = self._config.delivery.drain_s
-        self._draining = True
+        self._status.draining = True
         self.deadline = threading.Timer(drain_s + CLOSE_S, _cut_off)
         self.deadline.daemon = True
         self.deadline.start()

@@ -96,7 +96,8 @@ class Intake:
         """Take in what is there and what comes, one file at a time, until cancelled."""
         await self._insist(lambda: self._in_thread(self._spool.prepare))
         # A kill may have come between a file's last move and the word that it has been moved.
-        begun = await self._insist(lambda: self._in_thread(self._spool.leftovers))
+        leftovers = await self._insist(lambda: self._in_thread(self._spool.leftovers))
+        begun = [printable(name) for name in leftovers]
         await self._insist(lambda: self._store.close_batches_but(begun))
         async with Watch(self._spool.incoming, fallback_s=self._spool.settle_s) as watch:
             self.watching.set()

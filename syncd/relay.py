@@ -24,18 +24,16 @@ from syncd.core.outcome import (
     Unavailable,
     classify,
 )
-from syncd.core.schedule import Lane, Schedule
+from syncd.core.schedule import Lane
 from syncd.core.settlement import Dead, Deferred, Patience, Settlement, settlements
 from syncd.gate import Gate
+from syncd.lanes import Lanes
 from syncd.settler import Settler
-from syncd.store import Cursor, Store, StoreUnavailable
+from syncd.store import Store, StoreUnavailable
 
 log = structlog.get_logger()
 
-PAGE = 256  # lanes read at a time
-LOW = 64  # fewer ready lanes than this: read the next page
 MAX_UNSETTLED = 512  # answers that wait for the disk; beyond, nothing more is sent
-SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
 STORE_RETRY_S = 1.0
 PROMPT_S = 0.005  # between being let through the gate and going
 
@@ -109,14 +107,7 @@ class Relay:
         self.policy = policy
         self._wall = wall
         self._draw = draw
-        self._schedule = Schedule()
-        self._cursor = Cursor()
-        self._exhausted = False
-        self._next_due_at: float | None = None
-        self._news = True
-        """The outbox may have something that was not looked at."""
-        self._moved = asyncio.Event()
-        """Something has changed for the sending task."""
+        self._lanes = Lanes(store, wall)
         self._turn = asyncio.Lock()
         self._in_flight: dict[str, tuple[int, ...]] = {}
         self._attempts: dict[asyncio.Task[None], float] = {}
@@ -155,8 +146,7 @@ class Relay:
 
     def wake(self) -> None:
         """There may be something new in the outbox. May be called often, may be lost."""
-        self._news = True
-        self._moved.set()
+        self._lanes.wake()
 
     @asynccontextmanager
     async def standing_still(self) -> AsyncIterator[frozenset[int]]:
@@ -165,20 +155,19 @@ class Relay:
             try:
                 yield self.in_flight
             finally:
-                self._schedule.forget()
-                self._look_again()
+                self._lanes.distrust()
 
     @asynccontextmanager
     async def alone_with(self, run: str) -> AsyncIterator[bool]:
         """While a run is looked into: nothing is sent to it. Yields False if something is out."""
         async with self._turn:
-            reserved = self._schedule.reserve(run)
+            reserved = self._lanes.reserve(run)
         try:
             yield reserved
         finally:
             if reserved:
-                self._schedule.drop(run)
-                self._look_again()
+                self._lanes.let_go(run)
+                self._lanes.look_again()
 
     @property
     def busy(self) -> frozenset[str]:
@@ -219,17 +208,15 @@ class Relay:
     async def _send(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             self._stepped(Waits.NOTHING)
-            # Cleared before looking, so that whatever happens from here on is not slept through.
-            self._moved.clear()
             try:
-                await self._refill()
+                await self._lanes.refill()
             except StoreUnavailable as error:
                 log.error("store.unavailable", doing="page", error=str(error))
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
-            if not self._schedule.ready or self._settler.backlog >= MAX_UNSETTLED:
+            if not self._lanes.ready or self._settler.backlog >= MAX_UNSETTLED:
                 self._stepped(Waits.NEWS)
-                await self._rest()
+                await self._lanes.rest()
                 continue
             self._stepped(Waits.GATE)
             await self._gate.enter()
@@ -244,16 +231,16 @@ class Relay:
 
     async def _begin(self, tasks: asyncio.TaskGroup) -> None:
         """Start the next lane's request in a task of its own."""
-        lane = self._schedule.take()
+        lane = self._lanes.take()
         late = False
         if lane is not None and lane.more:
             before = asyncio.get_running_loop().time()
-            await self._refresh(lane)
+            await self._lanes.refresh(lane)
             took = asyncio.get_running_loop().time() - before
             late = took > PROMPT_S or self._gate.shut
         if lane is None or not lane.waiting or late:
             if lane is not None:
-                self._schedule.give_back(lane)
+                self._lanes.give_back(lane)
             self._gate.give_back()
             return
         request = self._request(lane)
@@ -267,70 +254,9 @@ class Relay:
         self._attempts[attempt] = asyncio.get_running_loop().time()
         attempt.add_done_callback(lambda done: self._attempts.pop(done, None))
 
-    async def _refill(self) -> None:
-        """Read the next lanes if there is room for them, or if something urgent may have come."""
-        due = self._next_due_at is not None and self._next_due_at <= self._wall()
-        room = self._schedule.ready < LOW
-        if not (self._news or due or (room and not self._exhausted)):
-            return
-        self._news = False
-        before = self._cursor
-        await self._page(PAGE if room else 0)
-        if not room and self._cursor.priority > before.priority:
-            await self._page(LOW)
-
-    async def _page(self, limit: int) -> None:
-        """Take up to `limit` lanes from the outbox."""
-        cursor = self._cursor
-        page = await self._store.page(cursor, self._schedule.runs, limit)
-        if self._cursor is not cursor:
-            return  # an operator has moved the ground meanwhile
-        self._cursor = page.cursor
-        self._exhausted = page.exhausted and limit > 0
-        self._next_due_at = page.next_due_at
-        self._schedule.add(page.lanes)
-        if page.empty:
-            await self._store.untrouble(page.empty)
-        for run, priority in page.arrived.items():
-            # A lane may have been let go of while the page was read.
-            if not self._schedule.arrived(run, priority):
-                lane = await self._store.lane(run)
-                if lane is not None and not lane.troubled:
-                    self._schedule.add([lane])
-
-    async def _rest(self) -> None:
-        """Until there may be something to do."""
-        wait = SLOW_LOOK_S
-        if self._next_due_at is not None:
-            wait = min(wait, max(0.0, self._next_due_at - self._wall()) + 0.001)
-        try:
-            async with asyncio.timeout(wait):
-                await self._moved.wait()
-        except TimeoutError:
-            if wait == SLOW_LOOK_S:
-                self._look_again()
-
-    def _look_again(self) -> None:
-        """Walk the outbox from the top."""
-        self._cursor = Cursor()
-        self._exhausted = False
-        self.wake()
-
     def _nobody_else(self) -> bool:
         """Whether all that is in flight waits to be settled already."""
         return len(self._in_flight) <= self._settler.backlog
-
-    async def _refresh(self, lane: Lane) -> None:
-        """Give the lane what has arrived for it since it was read."""
-        lane.more = False  # what is met while reading sets it again
-        try:
-            fresh = await self._store.lane(lane.run)
-        except StoreUnavailable:
-            lane.more = True
-            return
-        lane.waiting = fresh.waiting if fresh else []
-        lane.more = lane.more or (fresh is not None and fresh.more)
-        lane.priority = fresh.priority if fresh else lane.priority
 
     def _request(self, lane: Lane) -> Fold | None:
         """The lane's next request; None if its first patch cannot be sent at all."""
@@ -389,7 +315,7 @@ class Relay:
             case Unavailable():
                 for one in settled:
                     if isinstance(one, Deferred) and one.decided_at is not None:
-                        self._expect(self._wall() + one.due_at - one.decided_at)
+                        self._lanes.expect(self._wall() + one.due_at - one.decided_at)
                 self._let_go(lane)
 
     async def _move_on(self, lane: Lane, settled: tuple[int, ...]) -> None:
@@ -397,7 +323,7 @@ class Relay:
         lane.waiting = [patch for patch in lane.waiting if patch.id not in settled]
         lane.failures, lane.troubled = 0, False
         if not lane.waiting and lane.more:
-            await self._refresh(lane)
+            await self._lanes.refresh(lane)
         if lane.waiting:
             self._give_back(lane)
         else:
@@ -405,18 +331,11 @@ class Relay:
 
     def _give_back(self, lane: Lane) -> None:
         self._in_flight.pop(lane.run, None)
-        self._schedule.give_back(lane)
-        self._moved.set()
+        self._lanes.give_back(lane)
 
     def _let_go(self, lane: Lane) -> None:
         self._in_flight.pop(lane.run, None)
-        self._schedule.drop(lane.run)
-        self._moved.set()
-
-    def _expect(self, due_at: float) -> None:
-        """A lane in trouble is due at this instant: look then."""
-        known = self._next_due_at
-        self._next_due_at = due_at if known is None else min(known, due_at)
+        self._lanes.let_go(lane.run)
 
     async def _recall(self) -> None:
         """The service is back: whoever waited because of it need not wait any longer."""
@@ -426,8 +345,7 @@ class Relay:
             log.error("store.unavailable", doing="recall", error=str(error))
             return
         log.info("relay.recalled", lanes=recalled)
-        self._next_due_at = self._wall()
-        self._moved.set()
+        self._lanes.expect(self._wall())
 
     def _report(self, lane: Lane, request: Fold, outcome: Outcome) -> None:
         match outcome:

@@ -1,4 +1,4 @@
-"""A vendor at which a third of all requests fail, in seven ways: everything arrives all the same."""
+"""A vendor at which a third of all requests fail, in seven ways: everything arrives anyway."""
 
 import json
 from pathlib import Path

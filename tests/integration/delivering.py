@@ -3,12 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
 from oracle import Wanted, differing, one_by_one
 from sandboxed import Sandboxed
 from stores import rows
@@ -59,8 +58,12 @@ class Delivering:
 
     async def until_requests(self, number: int) -> None:
         """Wait until the relay has had so many answers."""
+        await self.when(lambda: self.relay.figures.requests >= number)
+
+    async def when(self, condition: Callable[[], object]) -> None:
+        """Wait for something that nobody announces."""
         async with asyncio.timeout(TIMEOUT_S):
-            while self.relay.figures.requests < number:
+            while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     def counters(self) -> dict[str, int]:
@@ -95,34 +98,39 @@ async def delivering(
     stores: type[Store] = Store,
 ) -> AsyncIterator[Delivering]:
     """Deliver while the block runs, woken by every commit as the daemon is."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(60))
     api_version = None if sandbox.settings.api == "v1" else sandbox.settings.api
     base_url = f"{sandbox.url}/v1" if api_version is None else sandbox.url
     token = [sandbox.settings.token]
-    store = await stores.open(path, time.time)
-    api = Api.open(Endpoint(base_url, api_version, None, timeout_s), lambda: token[0])
     limits = Limits(rate, in_flight, base_s, cap_s)
-    gate = Gate(limits, time.monotonic, started=time.monotonic() - 10.0)
     policy = Policy(fold, 5.0, Patience(base_s, cap_s, max_age_s))
-    relay = Relay(store, api, gate, policy)
+    async with AsyncExitStack() as stack:
+        store = await stores.open(path, time.time)
+        stack.push_async_callback(store.close)
+        api = Api.open(Endpoint(base_url, api_version, None, timeout_s), lambda: token[0])
+        stack.push_async_callback(api.close)
+        gate = Gate(limits, time.monotonic, started=time.monotonic() - 10.0)
+        relay = Relay(store, api, gate, policy)
 
-    async def watch() -> None:
-        async for _ in store.changes():
-            relay.wake()
+        async def watch() -> None:
+            async for _ in store.changes():
+                relay.wake()
 
-    running = asyncio.create_task(relay.run())
-    watcher = asyncio.create_task(watch()) if watching else None
-    try:
+        running = asyncio.create_task(relay.run())
+        stack.push_async_callback(_stopped, relay, running)
+        if watching:
+            stack.push_async_callback(_cancelled, asyncio.create_task(watch()))
         yield Delivering(store, relay, gate, sandbox, token, [])
-    finally:
-        if watcher is not None:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
-        relay.stop()
-        await running
-        await api.close()
-        await store.close()
+
+
+async def _stopped(relay: Relay, running: asyncio.Task[None]) -> None:
+    relay.stop()
+    await running
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def patches(made: Iterable[tuple[str, str | None, str | None]]) -> list[Patch]:

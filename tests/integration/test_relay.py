@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import sqlite3
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import feed
 import pytest
-from delivering import TIMEOUT_S, Delivering, delivering, patches
+from delivering import Delivering, delivering, patches
 from sandboxed import Sandboxed, sandboxed
 from stores import insert, rows, states
 
@@ -257,9 +259,7 @@ async def test_a_server_that_is_down_is_left_alone_and_noticed_when_it_is_back(p
         delivering(path, sandbox, base_s=0.05, cap_s=0.2) as it,
     ):
         await it.accept(*[patch(f"r{n}", n) for n in range(200)])
-        async with asyncio.timeout(TIMEOUT_S):
-            while it.gate.figures().breaker == "closed":
-                await asyncio.sleep(0.005)
+        await it.when(lambda: it.gate.figures().breaker != "closed")
         asked = (await sandbox.stats())["requests"]
         await sandbox.change(faults="")
         counters = await it.drained()
@@ -324,11 +324,6 @@ async def test_an_urgent_patch_overtakes_a_large_backlog(path: Path) -> None:
         assert (await of(sandbox, "r0500"))[0]["metadata"] == {"n": 500, "urgent": 1}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a lane keeps the priority of a patch that has long been delivered: Waiting has none of "
-    "its own, so what is left of the lane cannot be judged anew",
-)
 async def test_the_rest_of_a_run_does_not_ride_on_an_urgent_patch(path: Path) -> None:
     async with (
         sandboxed() as sandbox,
@@ -399,9 +394,7 @@ async def test_a_stop_waits_for_what_is_out_and_begins_nothing_new(path: Path) -
     async with sandboxed(latency_s=0.1) as sandbox:
         async with delivering(path, sandbox, in_flight=2) as it:
             await it.accept(*[patch(f"r{n}", n) for n in range(50)])
-            async with asyncio.timeout(TIMEOUT_S):
-                while not it.relay.in_flight:
-                    await asyncio.sleep(0.005)
+            await it.when(lambda: it.relay.in_flight)
         stats = await sandbox.stats()
         found = list(states(path).values())
 
@@ -506,17 +499,10 @@ async def test_rows_that_no_json_parser_takes_apart_do_not_stop_the_others(path:
     strict=True, reason="the outbox takes text that is not UTF-8, and reading it then raises"
 )
 async def test_a_row_that_is_not_utf_8_does_not_stop_the_others(path: Path) -> None:
-    import sqlite3
-
     async with sandboxed() as sandbox, delivering(path, sandbox) as it:
-        db = sqlite3.connect(path, isolation_level=None)
-        try:
-            db.execute(
-                "INSERT INTO outbox (workflow_run_id, name) VALUES ('r', CAST(x'4de9' AS TEXT))"
-            )
-        except sqlite3.IntegrityError:
-            pass  # refused is as good
-        db.close()
+        row = "('r', CAST(x'4de9' AS TEXT))"
+        with closing(sqlite3.connect(path)) as db, suppress(sqlite3.IntegrityError), db:
+            db.execute(f"INSERT INTO outbox (workflow_run_id, name) VALUES {row}")
         await it.accept(patch("s", 1))
         async with asyncio.timeout(2.0):
             await it.until(lambda counters: counters["delivered"] == 1)
@@ -526,20 +512,20 @@ async def test_a_row_that_is_not_utf_8_does_not_stop_the_others(path: Path) -> N
 
 
 async def test_while_nothing_can_be_written_answers_wait_and_none_is_lost(path: Path) -> None:
-    import sqlite3
-
     async with sandboxed() as sandbox, delivering(path, sandbox) as it:
         await it.store._writer.run(lambda db: db.execute("PRAGMA busy_timeout = 20"))
         await it.accept(*some(50, 20))
         rude = sqlite3.connect(path, isolation_level=None)
-        async with asyncio.timeout(TIMEOUT_S):
-            await asyncio.to_thread(rude_lock, rude) if False else rude.execute("BEGIN IMMEDIATE")
-            while it.relay.trouble is None and it.counters()["pending"]:
-                await asyncio.sleep(0.01)
+        rude.execute("BEGIN IMMEDIATE")
+        await it.when(lambda: it.relay.trouble)
+        told = it.relay.trouble
         rude.execute("ROLLBACK")
         rude.close()
         counters = await it.drained()
 
+        assert told is not None
+        assert "locked by another process" in told
+        assert it.relay.trouble is None
         assert counters["delivered"] == 50
         assert await it.wrong_runs() == {}
 

@@ -5,7 +5,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -269,27 +269,28 @@ def slow(systemd: Supervisor, sandbox: Sandbox) -> None:
     systemd.daemon.insert(*[(f"run_{number}", "x", None) for number in range(20)])
 
 
-def locked(systemd: Supervisor, sandbox: Sandbox) -> None:
+def locked(systemd: Supervisor, sandbox: Sandbox) -> sqlite3.Connection:
     """Another process holds the database's lock, so that no answer can be written down."""
+    sandbox.change(latency_s=0.5)
     rude = sqlite3.connect(systemd.daemon.database, isolation_level=None)
-    systemd.daemon.syncd("pause")
     systemd.daemon.insert(*[(f"run_{number}", "x", None) for number in range(20)])
-    systemd.daemon.syncd("resume")
     rude.execute("BEGIN IMMEDIATE")
-    logged(systemd, "store.unavailable")
+    assert logged(systemd, "store.unavailable")["doing"] == "settle"
+    return rude
 
 
 @pytest.mark.parametrize("condition", [quiet, paused, blocked, out, slow, locked])
 def test_the_watchdog_is_fed_while_it_waits(
-    systemd: Supervisor, sandbox: Sandbox, condition: object
+    systemd: Supervisor, sandbox: Sandbox, condition: Callable[[Supervisor, Sandbox], object]
 ) -> None:
     daemon = systemd.daemon
     daemon.configure(sandbox.url, retry={"base_s": 1.0, "cap_s": 5.0})
     systemd.start(**WATCHDOG).heard("READY")
-    condition(systemd, sandbox)
+    held = condition(systemd, sandbox)
 
     fed = systemd.hears("WATCHDOG", 4 * WATCHDOG_S)
 
+    del held
     assert fed > 4, daemon.log()
     assert "relay.stuck" not in daemon.log()
 

@@ -11,21 +11,23 @@ PACKAGE = Path(__file__).parents[2] / "syncd"
 
 PURE = {"core", "errors"}
 ADAPTERS = {"api", "clock", "gate", "notify", "log", "metrics", "spool", "formats", "store"}
-SERVICES = {"intake", "relay", "fence", "settler", "control"}
+SERVICES = {"intake", "relay", "fence", "lanes", "settler", "status", "control"}
 
 # What stands at the top of syncd/, and what each may import from there besides itself. An arrow
 # goes down or not at all: cli, daemon, services, adapters, core. `sandbox` is the vendor's side and
-# knows nothing of ours. `settler` is the relay's own; `control` and `fence` ask it to stand still.
-# `syncd` itself (the version) is open to everyone but core.
+# knows nothing of ours. `lanes` and `settler` are the relay's own; `control` and `fence` ask it to
+# stand still. `syncd` itself (the version) is open to everyone but core.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "cli": {"daemon", "sandbox", "selftest", "config", *SERVICES, *ADAPTERS, *PURE},
     "daemon": {"config", *SERVICES, *ADAPTERS, *PURE},
     "intake": {"spool", "formats", "store", *PURE},
-    "relay": {"settler", "api", "gate", "store", *PURE},
+    "relay": {"lanes", "settler", "api", "gate", "store", *PURE},
     "fence": {"relay", "api", "gate", "store", *PURE},
+    "lanes": {"store", *PURE},
     "settler": {"store", *PURE},
+    "status": {"relay", "gate", "spool", "store", *PURE},
     "control": {"relay", "spool", "formats", "gate", "store", *PURE},
     **dict.fromkeys(ADAPTERS, PURE),
     "config": PURE,

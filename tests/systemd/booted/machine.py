@@ -1,6 +1,6 @@
 """A machine under a real systemd for the length of a test run: namespaces over the host's files.
 
-    with Machine(tmp_path) as machine:
+    with Machine(tmp_path / "machine", tmp_path / "share") as machine:
         machine.run("systemctl", "start", "syncd")
 
 It boots in half a second, nothing it does reaches the host, and it ends with this process, however
@@ -49,17 +49,16 @@ def unavailable() -> str | None:
 class Machine:
     """One booted systemd. `share` is a folder that it sees as /run/share."""
 
-    def __init__(self, folder: Path) -> None:
-        self.share = folder / "share"
+    def __init__(self, folder: Path, share: Path) -> None:
+        self._share = share
         self._root = folder / "root"
         self._console = folder / "console.log"
-        self.share.mkdir(parents=True)
-        self._root.mkdir()
+        self._root.mkdir(parents=True)
         cgroups = _cgroup2()
         assert cgroups is not None
         self._cgroup = cgroups / f"syncd-test-{os.getpid()}-{time.monotonic_ns()}"
         self._unshare: subprocess.Popen[bytes] | None = None
-        self._init = 0
+        self.init = 0
 
     def __enter__(self) -> Self:
         try:
@@ -119,9 +118,11 @@ class Machine:
         return self.run("cat", path).stdout
 
     def _enter(self) -> Sequence[str]:
-        return ["nsenter", "--target", str(self._init), *NAMESPACES, "--"]
+        return ["nsenter", "--target", str(self.init), *NAMESPACES, "--"]
 
     def _boot(self) -> None:
+        for left in self._cgroup.parent.glob("syncd-test-*"):
+            _remove(left)  # of a run that was killed; one in use stays
         self._cgroup.mkdir()
         # setpriv: the machine ends when this process does, and be it by SIGKILL.
         script = (
@@ -129,7 +130,7 @@ class Machine:
             'exec setpriv --pdeathsig KILL unshare --fork --kill-child "$@"'
         )
         namespaces = [*NAMESPACES, "--propagation", "private"]
-        boot = ["bash", BOOT, self._root, self.share]
+        boot = ["bash", BOOT, self._root, self._share]
         with self._console.open("wb") as console:
             self._unshare = subprocess.Popen(
                 ["sh", "-c", script, "sh", self._cgroup, *namespaces, *boot],
@@ -154,7 +155,7 @@ class Machine:
             return False
         if name != "systemd\n":
             return False
-        self._init = int(children[0])
+        self.init = int(children[0])
         state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
         return state in ("running", "degraded")
 

@@ -1,0 +1,139 @@
+"""The lanes held in memory: read from the outbox a page at a time, given out one by one."""
+
+import asyncio
+from collections.abc import Callable
+
+from syncd.core.schedule import Lane, Schedule
+from syncd.store import Cursor, Store, StoreUnavailable
+
+PAGE = 256  # lanes read at a time
+LOW = 64  # fewer ready lanes than this: read the next page
+SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
+
+
+class Lanes:
+    """What of the outbox is in memory, whatever its size. One task refills and takes.
+
+    A lane that was taken is busy: nobody else is given its run until `give_back` or `let_go`.
+    """
+
+    def __init__(self, store: Store, wall: Callable[[], float]) -> None:
+        self._store = store
+        self._wall = wall
+        self._schedule = Schedule()
+        self._cursor = Cursor()
+        self._exhausted = False
+        self._next_due_at: float | None = None
+        self._news = True
+        """The outbox may have something that was not looked at."""
+        self._moved = asyncio.Event()
+        """Something has changed for whoever takes."""
+
+    @property
+    def ready(self) -> int:
+        """How many lanes may go now."""
+        return self._schedule.ready
+
+    def wake(self) -> None:
+        """There may be something new in the outbox. May be called often, may be lost."""
+        self._news = True
+        self._moved.set()
+
+    def look_again(self) -> None:
+        """Walk the outbox from the top."""
+        self._cursor = Cursor()
+        self._exhausted = False
+        self.wake()
+
+    def distrust(self) -> None:
+        """Rows have been changed under the lanes held."""
+        self._schedule.forget()
+        self.look_again()
+
+    def expect(self, due_at: float) -> None:
+        """A lane in trouble is due at this instant: look then."""
+        known = self._next_due_at
+        self._next_due_at = due_at if known is None else min(known, due_at)
+        self._moved.set()
+
+    def take(self) -> Lane | None:
+        """The next lane: highest priority, then oldest patch."""
+        return self._schedule.take()
+
+    def reserve(self, run: str) -> bool:
+        """Keep a run busy for another purpose, until `let_go`. False if it is busy already."""
+        return self._schedule.reserve(run)
+
+    def give_back(self, lane: Lane) -> None:
+        """A busy lane may go again, with what it now holds."""
+        self._schedule.give_back(lane)
+        self._moved.set()
+
+    def let_go(self, run: str) -> None:
+        """A busy lane rests in the outbox, or has nothing left."""
+        self._schedule.drop(run)
+        self._moved.set()
+
+    async def refill(self) -> None:
+        """Read the next lanes if there is room for them, or if something urgent may have come.
+
+        Raises StoreUnavailable; then everything is looked at anew the next time.
+        """
+        # Cleared before looking, so that whatever happens from here on is not slept through.
+        self._moved.clear()
+        due = self._next_due_at is not None and self._next_due_at <= self._wall()
+        room = self._schedule.ready < LOW
+        if not (self._news or due or (room and not self._exhausted)):
+            return
+        self._news = False
+        before = self._cursor
+        try:
+            await self._page(PAGE if room else 0)
+            if not room and self._cursor.priority > before.priority:
+                await self._page(LOW)
+        except StoreUnavailable:
+            self.look_again()
+            raise
+
+    async def rest(self) -> None:
+        """Until there may be something to do."""
+        wait = SLOW_LOOK_S
+        if self._next_due_at is not None:
+            wait = min(wait, max(0.0, self._next_due_at - self._wall()) + 0.001)
+        try:
+            async with asyncio.timeout(wait):
+                await self._moved.wait()
+        except TimeoutError:
+            if wait == SLOW_LOOK_S:
+                self.look_again()
+
+    async def refresh(self, lane: Lane) -> None:
+        """Give a busy lane what has arrived for it since it was read."""
+        lane.more = False  # what is met while reading sets it again
+        try:
+            fresh = await self._store.lane(lane.run)
+        except StoreUnavailable:
+            lane.more = True
+            return
+        lane.waiting = fresh.waiting if fresh else []
+        lane.more = lane.more or (fresh is not None and fresh.more)
+        lane.priority = fresh.priority if fresh else lane.priority
+
+    async def _page(self, limit: int) -> None:
+        """Take up to `limit` lanes from the outbox."""
+        cursor = self._cursor
+        page = await self._store.page(cursor, self._schedule.runs, limit)
+        if self._cursor is not cursor:
+            return  # an operator has moved the ground meanwhile
+        self._cursor = page.cursor
+        self._exhausted = page.exhausted and limit > 0
+        self._next_due_at = page.next_due_at
+        self._schedule.add(page.lanes)
+        if page.empty:
+            await self._store.untrouble(page.empty)
+        for run, priority in page.arrived.items():
+            # A lane may have been let go of while the page was read.
+            if not self._schedule.arrived(run, priority):
+                lane = await self._store.lane(run)
+                if lane is not None and not lane.troubled:
+                    self._schedule.add([lane])

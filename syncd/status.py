@@ -1,0 +1,105 @@
+"""How things stand, told by the parts: what `syncd status`, /metrics and systemd are shown."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from syncd import __version__
+from syncd.core import estimate
+from syncd.gate import Gate
+from syncd.relay import Relay
+from syncd.spool import Spool
+from syncd.store import Store, read
+
+
+class Status:
+    """Asks the parts of one daemon. They are not changed by it."""
+
+    def __init__(
+        self, store: Store, gate: Gate, relay: Relay, spool: Spool, wall: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._gate = gate
+        self._relay = relay
+        self._spool = spool
+        self._wall = wall
+        self._started_at = wall()
+        self.draining = False
+        """Set when the stop has begun."""
+
+    async def __call__(self) -> dict[str, Any]:
+        """As one object: what `syncd status --json` prints."""
+        now = self._wall()
+        status = await self._store.read(lambda db: read.outbox(db, now))
+        del status["paused"]
+        in_flight = len(self._relay.in_flight)
+        status["outbox"]["in_flight"] = in_flight
+        status["outbox"]["pending"] = max(0, status["outbox"]["pending"] - in_flight)
+        gate = self._gate.figures()
+        closed = None if gate.closed_for_s is None else read.instant(now + gate.closed_for_s)
+        state, reason = self._state(closed)
+        return {
+            "daemon": {
+                "running": True,
+                "state": state,
+                "reason": reason,
+                "pid": os.getpid(),
+                "version": __version__,
+                "started_at": read.instant(self._started_at),
+            },
+            **status,
+            "gate": {
+                "limit_per_s": gate.limit_per_s,
+                "rate_per_s": gate.rate_per_s,
+                "max_in_flight": gate.max_in_flight,
+                "window": gate.window,
+                "closed_until": closed,
+                "breaker": gate.breaker,
+            },
+            "throughput": {
+                "delivered_per_s_1m": self._relay.figures.delivered_per_s_1m(
+                    asyncio.get_running_loop().time()
+                ),
+                "requests_per_s_1m": gate.requests_per_s_1m,
+            },
+            "eta_s": self._eta_s(status["outbox"]["pending"] + in_flight),
+            "spool": {
+                "waiting": self._spool.waiting(),
+                "rejected": self._spool.rejected(),
+            },
+            "last_error": status["last_error"],
+        }
+
+    def _state(self, closed_until: str | None) -> tuple[str, str | None]:
+        """The daemon's state in one word, and why. The first that holds is the one that is said."""
+        gate = self._gate.figures()
+        if self.draining:
+            return "draining", "stopping: waiting for the answers that are out"
+        if self._gate.paused:
+            return "paused", "an operator has paused sending: syncd resume"
+        if self._gate.blocked:
+            return "blocked", "the API does not accept the credentials: see last_error"
+        if trouble := self._relay.trouble:
+            return "waiting", f"nothing can be written down: {trouble}"
+        if gate.breaker != "closed":
+            return "waiting", f"the API is failing; next probe at {closed_until or 'any moment'}"
+        if closed_until is not None:
+            return "waiting", f"the API asked to wait until {closed_until}"
+        return "running", None
+
+    def _eta_s(self, pending: int) -> float | None:
+        gate = self._gate.figures()
+        if self._gate.paused or self._gate.blocked:
+            return 0.0 if pending == 0 else None
+        figures = self._relay.figures
+        rate = gate.rate_per_s
+        if figures.latency_s > 0:
+            rate = min(rate, gate.window / figures.latency_s)
+        seconds = estimate.eta_s(
+            pending,
+            rate_per_s=rate,
+            patches_per_request=figures.patches_per_request,
+            closed_for_s=gate.closed_for_s or 0.0,
+        )
+        return None if seconds is None else round(seconds, 1)

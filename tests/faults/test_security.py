@@ -1,0 +1,407 @@
+"""What must not get out does not, and what must not get in does not."""
+
+import asyncio
+import gzip
+import os
+import resource
+import socket
+import ssl
+import stat
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hostile import answer, hostile, speaking_to
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from processes import PATIENCE_S, Daemon, start_sandbox
+
+from syncd.config import load
+from syncd.core.answer import NoReply, Reply
+from syncd.core.patch import Patch, check
+from syncd.errors import ConfigError
+
+SECRET = "tok_DO-NOT-SHOW_4f9c1e7a55"
+RUN = b'{"object": "workflow_run", "id": "run"}'
+
+EVERYTHING = ",".join(
+    f"{fault}=0.05"
+    for fault in (
+        *("drop", "drop_after", "hang", "garbage", "slow", "false", "wrong_id", "zombie"),
+        *("400", "401", "402", "404", "409", "422", "429", "500", "503"),
+    )
+)
+
+
+# The token
+
+
+def places(daemon: Daemon) -> dict[str, bytes]:
+    """Everything that the daemon has written, shown or is shown by the system, by its place."""
+    found = {
+        str(path): path.read_bytes()
+        for path in daemon.folder.rglob("*")
+        if path.is_file() and path.name != "token"
+    }
+    for name in ("cmdline", "environ"):
+        found[f"/proc/PID/{name}"] = Path(f"/proc/{daemon.pid}/{name}").read_bytes()
+    for command in ("status", "status --json", "list --json", "batches", "check", "runs --json"):
+        told = daemon.syncd(*command.split())
+        found[f"syncd {command}"] = (told.stdout + told.stderr).encode()
+    return found
+
+
+def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
+    """With every fault on, a reload, a restart after a kill, and at the most talkative level: not
+    in a log line, the database, its log, the spool, a command, the command line or environment."""
+    file = tmp_path / "token"
+    file.write_text(SECRET + "\n")
+    file.chmod(0o600)
+    with start_sandbox(tmp_path, "--faults", EVERYTHING, "--seed", "3") as sandbox:
+        sandbox.change(token=SECRET)
+        daemon = Daemon(
+            tmp_path,
+            sandbox.url,
+            api={"timeout_s": 0.3, "token_file": str(file)},
+            log={"level": "debug"},
+        )
+        del daemon.environment["SYNCD_API__TOKEN"]
+        with daemon.start():
+            daemon.insert(*[(f"run_{n}", f"name {n}", '{"a": 1}') for n in range(150)])
+            daemon.drop("a.jsonl", '{"workflow_run_id": "a", "name": "b"}\nno patch\n')
+            deadline = time.monotonic() + PATIENCE_S
+            while len(sandbox.stats()["faults"]) < 14:
+                assert time.monotonic() < deadline, sandbox.stats()["faults"]
+                daemon.syncd("retry", "--all")
+                time.sleep(0.1)
+            daemon.kill()
+            daemon.start()
+            daemon.configure("http://192.0.2.1", api={"token_file": str(file)})
+            os.kill(daemon.pid, 1)  # a reload that is refused
+            while "daemon.reload_refused" not in daemon.log():
+                assert time.monotonic() < deadline, daemon.log()
+                time.sleep(0.02)
+            seen = places(daemon)
+
+            assert any(path.endswith("-wal") for path in seen)
+            assert "relay.deferred" in daemon.log()
+            assert [place for place, text in seen.items() if SECRET.encode() in text] == []
+
+
+async def test_a_token_that_the_vendor_echoes_is_not_taken_in() -> None:
+    """A proxy's error page may show the request's headers: that must reach neither the database nor
+    a screen."""
+
+    async def echo(head: bytes, writer: asyncio.StreamWriter) -> None:
+        header = next(line for line in head.splitlines() if SECRET.encode() in line).decode()
+        writer.write(answer(head, "400 Bad Request", f"x-extend-request-id: {header}"))
+
+    async with hostile(echo) as url, speaking_to(url, token=SECRET) as api:
+        reply = await api.update("run", b"{}")
+
+    assert isinstance(reply, Reply)
+    assert reply.status == 400
+    assert SECRET not in repr(reply)
+
+
+@pytest.mark.parametrize("status", ["301", "302", "303", "307", "308"])
+async def test_the_token_follows_no_redirect(status: str) -> None:
+    heads: list[bytes] = []
+
+    async def elsewhere(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        writer.write(answer(RUN))
+
+    async with hostile(elsewhere) as other:
+
+        async def redirect(head: bytes, writer: asyncio.StreamWriter) -> None:
+            writer.write(answer(b"", f"{status} Moved", f"Location: {other}/run"))
+
+        async with hostile(redirect) as url, speaking_to(url, token=SECRET) as api:
+            reply = await api.update("run", b"{}")
+
+    assert isinstance(reply, NoReply)
+    assert (reply.cause, heads) == ("redirect", [])
+
+
+def test_the_token_goes_unencrypted_to_nobody_but_this_machine(tmp_path: Path) -> None:
+    def load_with(url: str) -> str:
+        file = tmp_path / "syncd.toml"
+        file.write_text(f'[api]\nbase_url = "{url}"\n')
+        return load(str(file), {}).api.url
+
+    for url in (
+        "http://api.extend.ai",
+        "http://10.0.0.1",
+        "http://localhost.evil.example",
+        "ftp://x",
+    ):
+        with pytest.raises(ConfigError, match="https://"):
+            load_with(url)
+
+    assert load_with("http://127.0.0.1:8080") == "http://127.0.0.1:8080"
+    assert load_with("https://proxy.example/extend") == "https://proxy.example/extend"
+
+
+# Who it speaks to
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """A server's certificate that nobody vouches for."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(folder / "key"), "-out", str(folder / "certificate")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.skip(f"openssl makes no certificate here: {made.stderr[-200:]}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate", folder / "key")
+    return context
+
+
+async def test_a_self_signed_certificate_is_refused(self_signed: ssl.SSLContext) -> None:
+    """Not one byte of a request is sent."""
+    heads: list[bytes] = []
+
+    async def listen(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        writer.write(answer(RUN))
+
+    async with hostile(listen, tls=self_signed) as url, speaking_to(url) as api:
+        reply = await api.update("run", b"{}")
+
+    assert isinstance(reply, NoReply)
+    assert (reply.cause, reply.ambiguous, heads) == ("tls", False, [])
+
+
+NASTY = [
+    *("a\r\nX-Evil: 1", "a b", "../../admin", "..%2f..%2fadmin", "%2e%2e", "a/b?c=d#e", "\\..\\"),
+    *("ünï☃𝄞", "\u202egnp", "a;b=c", "%00", "\x00", "?", "#", "//host/", "a%0d%0aX: 1", "*"),
+]
+
+
+@pytest.mark.parametrize("run", NASTY)
+async def test_an_id_is_one_segment_of_the_path_whatever_it_holds(run: str) -> None:
+    await _one_segment([run])
+
+
+@settings(max_examples=1, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.text(min_size=1, max_size=255), min_size=200, max_size=200))
+async def test_any_id_that_a_patch_may_have_is_one_segment(runs: list[str]) -> None:
+    await _one_segment([run for run in runs if check(Patch(run, "name")) is None])
+
+
+async def _one_segment(runs: list[str]) -> None:
+    heads: list[bytes] = []
+
+    async def listen(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        writer.write(answer(RUN))
+
+    async with hostile(listen) as url, speaking_to(f"{url}/v1") as api:
+        for run in runs:
+            await api.update(run, b"{}")
+
+    for run, head in zip(runs, heads, strict=True):
+        method, path, version = head.splitlines()[0].split(b" ")
+        assert (method, version) == (b"POST", b"HTTP/1.1")
+        assert path.startswith(b"/v1/workflow_runs/")
+        segment = path.removeprefix(b"/v1/workflow_runs/")
+        assert not set(segment) & set(b"/?#\\ \t")
+        assert unquote_to_bytes(segment) == run.encode()
+        assert b"x-evil" not in head.lower().replace(b"%", b"")[len(path) + 20 :]
+
+
+# What it listens to
+
+
+async def test_a_gigabyte_is_not_read_to_its_end() -> None:
+    async def flood(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
+        for _ in range(1024):
+            writer.write(bytes(1 << 20))
+            await writer.drain()
+
+    reply, grown = await _listening_to(flood)
+
+    assert isinstance(reply, NoReply)
+    assert reply.cause == "too_large"
+    assert grown < 100 << 20
+
+
+async def test_a_gigabyte_in_a_megabyte_is_not_unpacked() -> None:
+    bomb = gzip.compress(bytes(1 << 28), 9)
+
+    async def unpack(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(bomb, "200 OK", "Content-Encoding: gzip"))
+
+    reply, grown = await _listening_to(unpack)
+
+    assert isinstance(reply, NoReply)
+    assert grown < 150 << 20
+
+
+async def test_one_byte_a_while_is_not_waited_for() -> None:
+    async def drip(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    began = time.monotonic()
+    reply, _ = await _listening_to(drip, timeout_s=0.5)
+
+    assert isinstance(reply, NoReply)
+    assert (reply.cause, reply.ambiguous) == ("timeout", True)
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"X: " + bytes(65) * 4096 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: 1\r\n" + b"X-A: 1\r\n" * 100_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 99999999999 OK\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 500 \xff\xfe\r\nx-extend-request-id: \xff\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=lambda raw: raw[:40].decode(errors="replace"),
+)
+async def test_what_is_not_quite_http_is_a_value_and_no_exception(raw: bytes) -> None:
+    async def say(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        writer.close()
+
+    reply, _ = await _listening_to(say, timeout_s=2.0)
+
+    assert isinstance(reply, NoReply) or reply.body == b""
+
+
+async def _listening_to(answering, timeout_s: float = 20.0):  # type: ignore[no-untyped-def]
+    before = _peak()
+    async with hostile(answering) as url, speaking_to(url, timeout_s=timeout_s) as api:
+        reply = await api.update("run", b"{}")
+    return reply, _peak() - before
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+# Who gets in
+
+
+def test_what_is_no_plain_file_is_neither_read_nor_followed(tmp_path: Path) -> None:
+    """Links to a secret, a FIFO, a device and a second name of a file, beside an honest file."""
+    secret = tmp_path / "secret.jsonl"
+    secret.write_text('{"workflow_run_id": "stolen", "name": "stolen"}\n')
+    with start_sandbox(tmp_path) as sandbox, Daemon(tmp_path, sandbox.url).start() as daemon:
+        incoming, rejected = daemon.spool / "incoming", daemon.spool / "rejected"
+        (incoming / "link.jsonl").symlink_to(secret)
+        (incoming / "folder.jsonl").symlink_to(tmp_path)
+        os.link(secret, incoming / "hard.jsonl")
+        os.mkfifo(incoming / "fifo.jsonl")
+        expected = {"link.jsonl", "folder.jsonl", "hard.jsonl", "fifo.jsonl"}
+        if os.geteuid() == 0:
+            os.mknod(incoming / "device.jsonl", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+            expected.add("device.jsonl")
+        daemon.drop("honest.jsonl", '{"workflow_run_id": "run", "name": "name"}\n')
+        deadline = time.monotonic() + PATIENCE_S
+        while os.listdir(incoming):
+            assert time.monotonic() < deadline, os.listdir(incoming)
+            time.sleep(0.02)
+        waited = daemon.syncd("wait", "--batch", "honest.jsonl", "--timeout", "10")
+
+        assert waited.returncode == 0
+        assert {name for name in os.listdir(rejected) if not name.endswith(".txt")} == expected
+        assert daemon.rows("SELECT workflow_run_id FROM outbox") == [("run",)]
+        assert secret.read_text().startswith('{"workflow_run_id": "stolen"')
+        reasons = b"".join(path.read_bytes() for path in rejected.glob("*.reason.txt"))
+        assert reasons.count(b"\n") == len(expected)
+        assert b"stolen" not in reasons
+
+
+def test_strangers_cannot_open_what_is_ours(tmp_path: Path) -> None:
+    """Neither the socket nor the database, even where they may enter the folder."""
+    tmp_path.chmod(0o755)
+    with start_sandbox(tmp_path) as sandbox, Daemon(tmp_path, sandbox.url).start() as daemon:
+        folder = daemon.socket.parent
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode)
+            for path in (folder, daemon.socket, daemon.database, daemon.spool / "incoming")
+        }
+        assert modes["syncd"] == 0o700
+        assert modes["syncd.sock"] & stat.S_IRWXO == 0
+        assert modes["syncd.db"] == 0o600
+        assert modes["incoming"] & stat.S_IRWXO == 0
+        if os.geteuid() != 0:
+            pytest.skip("becoming a stranger needs root; the modes are right")
+        for path in (tmp_path, *tmp_path.parents, folder, folder.parent):
+            if path.stat().st_uid == 0 and path.is_relative_to("/tmp/pytest-of-root"):
+                path.chmod(0o755)
+
+        assert _as_stranger(lambda: socket.socket(socket.AF_UNIX).connect(str(daemon.socket)))
+        assert _as_stranger(lambda: daemon.database.read_bytes())
+        assert _as_stranger(lambda: (daemon.spool / "incoming" / "x").write_text("x"))
+
+
+def _as_stranger(attempt) -> bool:  # type: ignore[no-untyped-def]
+    """Whether somebody else is told that he may not."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            attempt()
+        except PermissionError:
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+HOSTILE_SQL = ["x' OR 1=1 --", '"; DROP TABLE outbox; --', "%", "_", "x'||(SELECT 1)||'"]
+
+
+def test_what_looks_like_sql_is_a_value(tmp_path: Path) -> None:
+    """In ids, names, keys, batches, reasons and searches: it selects nothing that is not so."""
+    with start_sandbox(tmp_path) as sandbox, Daemon(tmp_path, sandbox.url).start() as daemon:
+        daemon.syncd("pause")
+        daemon.insert(("run", "name", '{"k": 1}'))
+        for text in HOSTILE_SQL:
+            assert daemon.syncd("list", "--run", text, "--json").stdout == ""
+            assert daemon.syncd("list", "--batch", text, "--json").stdout == ""
+            assert daemon.syncd("runs", "--where", f"{text}={text}", "--json").stdout == ""
+            for verb in ("hold", "discard", "retry", "release"):
+                touched = daemon.syncd(verb, "--run", text)
+                assert "0" in touched.stdout + touched.stderr, touched
+                daemon.syncd(verb, "--reason", text)
+        daemon.insert(*[(text, text, None) for text in HOSTILE_SQL])
+        daemon.syncd("resume")
+        waited = daemon.syncd("wait", "--all", "--timeout", "20", timeout=30)
+
+        assert waited.returncode == 0, waited.stderr
+        assert {run: held["name"] for run, held in sandbox.runs().items()} == {
+            "run": "name",
+            **{text: text for text in HOSTILE_SQL},
+        }
