@@ -33,7 +33,8 @@ class Api:
     """A client for one account. Answers and failures to get one are values, not exceptions.
 
     The token goes into one header of requests to `base_url` and nowhere else: redirects are not
-    followed, proxies from the environment are not used.
+    followed, proxies from the environment are not used, and an answer that shows it (the error page
+    of somebody between) comes without it.
     """
 
     def __init__(
@@ -82,12 +83,13 @@ class Api:
         # The id is opaque: percent-encoded, so that it is one segment whatever it holds.
         path = quote(run_id, safe="")
         url = URL(f"{self._endpoint.base_url}/workflow_runs/{path}", encoded=True)
+        token = self._token()
         try:
             async with self._session.request(
                 method,
                 url,
                 data=body,
-                headers={"Authorization": f"Bearer {self._token()}"},
+                headers={"Authorization": f"Bearer {token}"},
                 allow_redirects=False,
                 timeout=self._timeout,
             ) as answer:
@@ -102,11 +104,12 @@ class Api:
                     return NoReply(
                         "too_large", f"an answer of over {MAX_ANSWER_BYTES} bytes", ambiguous=True
                     )
+                request_id = answer.headers.get("x-extend-request-id")
                 return Reply(
                     answer.status,
-                    content,
+                    content.replace(token.encode(), b"<token>"),
                     answer.headers.get("Retry-After"),
-                    answer.headers.get("x-extend-request-id"),
+                    None if request_id is None else request_id.replace(token, "<token>"),
                     answer.headers.get("Date"),
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:

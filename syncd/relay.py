@@ -233,16 +233,18 @@ class Relay:
         """Start the next lane's request in a task of its own."""
         lane = self._lanes.take()
         late = False
-        if lane is not None and lane.more:
+        if lane is not None and lane.more and not lane.fresh:
             before = asyncio.get_running_loop().time()
             await self._lanes.refresh(lane)
             took = asyncio.get_running_loop().time() - before
-            late = took > PROMPT_S or self._gate.shut
+            # Read anew once is enough: a slow disk must not keep a busy lane waiting for ever.
+            lane.fresh = late = took > PROMPT_S or self._gate.shut
         if lane is None or not lane.waiting or late:
             if lane is not None:
                 self._lanes.give_back(lane)
             self._gate.give_back()
             return
+        lane.fresh = False
         request = self._request(lane)
         if request is None:
             self._gate.give_back()

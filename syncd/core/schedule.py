@@ -27,6 +27,8 @@ class Lane:
     """Patches up to this id go one by one: a fold of them was refused."""
     more: bool = False
     """The outbox has, or may have, patches of this run beyond those held."""
+    fresh: bool = False
+    """It was read anew a moment ago: it may go as it is, even if more has come since."""
 
 
 @dataclass(slots=True)
@@ -99,4 +101,4 @@ class Schedule:
             del self._held[run]
         self._ready.clear()
         for lane in self._held.values():
-            lane.more = True
+            lane.more, lane.fresh = True, False

@@ -22,6 +22,7 @@ from syncd.config import load
 from syncd.core.answer import NoReply, Reply
 from syncd.core.patch import Patch, check
 from syncd.errors import ConfigError
+from syncd.store import Selection, Store, read
 
 SECRET = "tok_DO-NOT-SHOW_4f9c1e7a55"
 RUN = b'{"object": "workflow_run", "id": "run"}'
@@ -65,6 +66,7 @@ def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
             tmp_path,
             sandbox.url,
             api={"timeout_s": 0.3, "token_file": str(file)},
+            retry={"base_s": 0.01, "cap_s": 0.05},
             log={"level": "debug"},
         )
         del daemon.environment["SYNCD_API__TOKEN"]
@@ -74,7 +76,6 @@ def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
             deadline = time.monotonic() + PATIENCE_S
             while len(sandbox.stats()["faults"]) < 14:
                 assert time.monotonic() < deadline, sandbox.stats()["faults"]
-                daemon.syncd("retry", "--all")
                 time.sleep(0.1)
             daemon.kill()
             daemon.start()
@@ -195,8 +196,8 @@ async def test_an_id_is_one_segment_of_the_path_whatever_it_holds(run: str) -> N
     await _one_segment([run])
 
 
-@settings(max_examples=1, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.text(min_size=1, max_size=255), min_size=200, max_size=200))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.text(min_size=1, max_size=255), max_size=30))
 async def test_any_id_that_a_patch_may_have_is_one_segment(runs: list[str]) -> None:
     await _one_segment([run for run in runs if check(Patch(run, "name")) is None])
 
@@ -359,7 +360,7 @@ def test_strangers_cannot_open_what_is_ours(tmp_path: Path) -> None:
                 path.chmod(0o755)
 
         assert _as_stranger(lambda: socket.socket(socket.AF_UNIX).connect(str(daemon.socket)))
-        assert _as_stranger(lambda: daemon.database.read_bytes())
+        assert _as_stranger(daemon.database.read_bytes)
         assert _as_stranger(lambda: (daemon.spool / "incoming" / "x").write_text("x"))
 
 
@@ -383,25 +384,30 @@ def _as_stranger(attempt) -> bool:  # type: ignore[no-untyped-def]
 HOSTILE_SQL = ["x' OR 1=1 --", '"; DROP TABLE outbox; --', "%", "_", "x'||(SELECT 1)||'"]
 
 
-def test_what_looks_like_sql_is_a_value(tmp_path: Path) -> None:
+async def test_what_looks_like_sql_is_a_value(tmp_path: Path) -> None:
     """In ids, names, keys, batches, reasons and searches: it selects nothing that is not so."""
-    with start_sandbox(tmp_path) as sandbox, Daemon(tmp_path, sandbox.url).start() as daemon:
-        daemon.syncd("pause")
-        daemon.insert(("run", "name", '{"k": 1}'))
-        for text in HOSTILE_SQL:
-            assert daemon.syncd("list", "--run", text, "--json").stdout == ""
-            assert daemon.syncd("list", "--batch", text, "--json").stdout == ""
-            assert daemon.syncd("runs", "--where", f"{text}={text}", "--json").stdout == ""
-            for verb in ("hold", "discard", "retry", "release"):
-                touched = daemon.syncd(verb, "--run", text)
-                assert "0" in touched.stdout + touched.stderr, touched
-                daemon.syncd(verb, "--reason", text)
-        daemon.insert(*[(text, text, None) for text in HOSTILE_SQL])
-        daemon.syncd("resume")
-        waited = daemon.syncd("wait", "--all", "--timeout", "20", timeout=30)
+    store = await Store.open(tmp_path / "syncd.db", time.time)
+    await store.accept([Patch("run", "name", '{"k": 1}')])
 
-        assert waited.returncode == 0, waited.stderr
-        assert {run: held["name"] for run, held in sandbox.runs().items()} == {
-            "run": "name",
-            **{text: text for text in HOSTILE_SQL},
-        }
+    for text in HOSTILE_SQL:
+        verbs = ("hold", "discard", "retry", "release")
+        for verb in verbs:
+            for selection in (Selection(run=text), Selection(reason=text)):
+                assert (await store.operate(verb, selection, in_flight=())).touched == 0
+        assert await store.read(lambda db, t=text: list(read.patches(db, 0.0, run=t))) == []
+        assert await store.read(lambda db, t=text: list(read.patches(db, 0.0, batch=t))) == []
+        assert await store.read(lambda db, t=text: list(read.runs(db, where=[(t, t)]))) == []
+        assert await store.read(lambda db, t=text: list(read.runs(db, status=t))) == []
+        assert await store.lane(text) is None
+        place = await store.open_batch(text, "spool")
+        taken = await store.accept([Patch(text, text, None, text)], place)
+        assert taken.accepted == 1
+    found = await store.read(
+        lambda db: db.execute("SELECT workflow_run_id, name, state FROM outbox").fetchall()
+    )
+    await store.close()
+
+    assert found == [
+        ("run", "name", "pending"),
+        *((text, text, "pending") for text in HOSTILE_SQL),
+    ]

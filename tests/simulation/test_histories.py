@@ -15,13 +15,14 @@ from syncd.selftest import drawn, play
 SEEDS = int(os.environ.get("SYNCD_SEEDS", "800"))
 HIDDEN_FOR = 2000  # seeds after which a planted bug counts as missed
 
-# Where each bug was last seen. It is looked for there first, then everywhere.
+# Where each bug was last seen. It is looked for there first, then everywhere. Several seeds for one
+# that is rare: a change of the relay changes what a seed plays.
 SEEN_AT = {
-    "drop_the_fence": 24,
-    "forget_an_unclean_stop": 248,
-    "release_before_commit": 215,
-    "forget_retry_after_at_restart": 95,
-    "retry_over_newer_values": 97,
+    "drop_the_fence": (24,),
+    "forget_an_unclean_stop": (248, 556, 569, 663, 802, 1049),
+    "release_before_commit": (215,),
+    "forget_retry_after_at_restart": (95,),
+    "retry_over_newer_values": (97,),
 }
 
 
@@ -78,8 +79,7 @@ def test_a_seed_is_one_history() -> None:
 
 def seeds_for(bug: str) -> Iterator[int]:
     """Where to look for a bug: where it was last seen, then from the first seed on."""
-    if bug in SEEN_AT:
-        yield SEEN_AT[bug]
+    yield from SEEN_AT.get(bug, ())
     yield from range(HIDDEN_FOR)
 
 

@@ -42,7 +42,7 @@ class Installed:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._sample = machine.read(SETTINGS)
-        self._cursor = ""
+        self._since = "@0"
         machine.write("/run/systemd/system/sandbox.service", SANDBOX)
         for user in ("alice", "bob"):
             machine.run("useradd", "--create-home", "--groups", "syncd", user)
@@ -59,8 +59,7 @@ class Installed:
         )
         self.machine.write("/etc/syncd/token", f"{TOKEN}\n", mode="600")
         self.configure()
-        last = self.machine.run("journalctl", "--lines=0", "--show-cursor", check=False).stdout
-        self._cursor = last.partition("cursor: ")[2].strip()
+        self._since = f"@{time.time():.6f}"
 
     def configure(self, **config: Mapping[str, object]) -> None:
         """Change the sample as an operator does: QUICK, and what is given on top of that."""
@@ -133,10 +132,10 @@ class Installed:
 
     def journal(self, *options: str) -> str:
         """The service's log since the test began, as text."""
-        return self.machine.run(
-            "journalctl", "--no-pager", "--output=cat", "--unit=syncd", *self._since(), *options,
-            check=False,
-        ).stdout  # fmt: skip
+        self.machine.run("journalctl", "--sync")
+        # Not --after-cursor: together with other conditions it leaves out the first line.
+        what = ("--unit=syncd", f"--since={self._since}", "--output=cat", "--no-pager")
+        return self.machine.run("journalctl", *what, *options, check=False).stdout
 
     def events(self, *options: str) -> list[dict[str, Any]]:
         """The lines that syncd has logged itself."""
@@ -149,9 +148,6 @@ class Installed:
         while not is_so():
             assert time.monotonic() < deadline, self.journal()
             time.sleep(0.1)
-
-    def _since(self) -> list[str]:
-        return [f"--after-cursor={self._cursor}"] if self._cursor else []
 
 
 def install(machine: Machine) -> str:

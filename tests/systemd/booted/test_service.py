@@ -84,6 +84,8 @@ def test_a_patch_that_a_member_drops_is_delivered(service: Installed) -> None:
 
 
 def test_a_member_can_only_add(service: Installed) -> None:
+    service.start()
+    service.machine.run("systemctl", "stop", "syncd")
     service.drop("alices.jsonl", patch("run_1", colour="red"))
 
     said = service.machine.shell(
