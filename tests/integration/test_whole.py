@@ -63,11 +63,11 @@ def test_patches_of_every_source_reach_their_runs(tmp_path: Path, version: str) 
 
 
 def test_folding_needs_few_requests_and_stays_under_the_limit(tmp_path: Path) -> None:
-    """6,000 patches over 300 runs at 100/s drain in under 15 s without one 429."""
+    """6,000 patches over 300 runs at 40/s drain in under 15 s without one 429."""
     made = feed.patches(6000, 300, 7, "fold")
     with (
-        start_sandbox(tmp_path, "--rate", "100") as sandbox,
-        start_daemon(tmp_path, sandbox.url, delivery={"rate_per_s": 100.0}) as daemon,
+        start_sandbox(tmp_path, "--rate", "40") as sandbox,
+        start_daemon(tmp_path, sandbox.url, delivery={"rate_per_s": 40.0}) as daemon,
     ):
         daemon.syncd("pause")
         daemon.insert(*feed.as_rows(made))
