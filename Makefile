@@ -12,7 +12,7 @@ PIP := test -O "$$HOME" -a -w "$$HOME" || export PIP_NO_CACHE_DIR=1; \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench systemd venv install account rollback uninstall
+.PHONY: help demo test check bench faults systemd venv install account rollback uninstall
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -20,8 +20,8 @@ help:  ## show this list
 demo: $(VENV)/.runtime  ## the whole job on a throw-away folder, with a proof at the end
 	@$(BIN)/syncd demo
 
-test: $(VENV)/.dev  ## run the tests
-	@$(BIN)/pytest
+test: $(VENV)/.dev  ## run the tests, but for those of `make systemd`
+	@$(BIN)/pytest --ignore=tests/systemd/booted
 
 check: $(VENV)/.dev  ## style and types
 	@$(BIN)/ruff check .
@@ -31,8 +31,11 @@ check: $(VENV)/.dev  ## style and types
 bench: $(VENV)/.dev  ## measure
 	@$(BIN)/python -m tests.benchmarks
 
+faults: $(VENV)/.dev  ## try to break the promises, for a quarter of an hour
+	@$(BIN)/python -m tests.faults $(FAULTS)
+
 systemd: $(VENV)/.dev  ## test the service under a real systemd, as root
-	@$(BIN)/pytest tests/systemd/booted
+	@$(BIN)/pytest -rs tests/systemd/booted
 
 venv: $(VENV)/.dev  ## make .venv with everything that development needs
 

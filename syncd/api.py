@@ -147,7 +147,7 @@ def _no_reply(error: BaseException, timeout_s: float) -> NoReply:
             return NoReply("url", f"not a URL: {_plain(error)}", ambiguous=False)
         case aiohttp.ClientPayloadError():
             return NoReply("cut", "the connection broke inside the answer", ambiguous=True)
-        case ssl.SSLError() | aiohttp.ClientOSError() | OSError():
+        case aiohttp.ServerConnectionError() | ssl.SSLError() | OSError():
             return NoReply("reset", f"the connection broke: {_plain(error)}", ambiguous=True)
         case _:
             return NoReply("protocol", f"not HTTP: {_plain(error)}", ambiguous=True)

@@ -63,7 +63,7 @@ class Control:
             listener.bind(os.fspath(path))
         except OSError as error:
             listener.close()
-            raise SyncdError(f"{path}: {error.strerror}: check control.socket") from error
+            raise SyncdError(f"{path}: {error.strerror or error}: check control.socket") from error
         finally:
             os.umask(before)
         stack.callback(path.unlink, missing_ok=True)
@@ -192,7 +192,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _json({"error": error.text or error.reason}, status=error.status)
     except StoreUnavailable as error:
         return _json({"error": str(error)}, status=503)
-    except (SyncdError, ValueError, TypeError) as error:
+    except (SyncdError, ValueError, TypeError, OverflowError) as error:
         return _json({"error": " ".join(str(error).split())}, status=400)
     except asyncio.CancelledError:
         raise
@@ -253,4 +253,4 @@ def _make_way(path: Path) -> None:
                     f"{path}: another daemon listens here: stop it, or name another control.socket"
                 )
     except OSError as error:
-        raise SyncdError(f"{path}: {error.strerror}: check control.socket") from error
+        raise SyncdError(f"{path}: {error.strerror or error}: check control.socket") from error

@@ -75,7 +75,6 @@ class Daemon:
         self._wall = Wall()
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
-        self._ready = False
         self._refused: str | None = None
         self._needs_restart: tuple[str, ...] = ()
         self.deadline = threading.Timer(0.0, _cut_off)
@@ -159,6 +158,8 @@ class Daemon:
 
     def reload(self) -> None:
         """Take in what may change while running; a bad configuration changes nothing at all."""
+        if self._stop.is_set():
+            return  # it would be told that it is ready again
         self._notify.reloading()
         try:
             config = load(self._config_path, self._environ)
@@ -295,7 +296,7 @@ class Daemon:
         self.deadline = threading.Timer(drain_s + CLOSE_S, _cut_off)
         self.deadline.daemon = True
         self.deadline.start()
-        self._notify.stopping(f"stopping: waiting up to {drain_s:g} s for answers")
+        self._notify.stopping(f"stopping: waiting for answers, up to {drain_s:g} s")
         self._notify.extend(drain_s + CLOSE_S)
         logger.info("daemon.draining", in_flight=len(self._relay.in_flight), drain_s=drain_s)
 

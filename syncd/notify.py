@@ -96,9 +96,9 @@ class Notify:
 async def extending(notify: Notify, doing: str) -> AsyncIterator[None]:
     """What is done in the block may take longer than a start or stop usually does."""
     async with asyncio.TaskGroup() as tasks:
-        extending = tasks.create_task(_extend(notify, doing))
+        telling = tasks.create_task(_extend(notify, doing))
         yield
-        extending.cancel()
+        telling.cancel()
 
 
 async def _extend(notify: Notify, doing: str) -> None:

@@ -306,7 +306,8 @@ class Relay:
                 self.figures.count(len(request.ids), asyncio.get_running_loop().time())
                 await self._move_on(lane, request.ids)
             case Refused(trouble) if trouble.blame is Blame.RUN:
-                self._let_go(lane)
+                # All that waited is parked; what has come for the run since then is not.
+                await self._move_on(lane, tuple(patch.id for patch in lane.waiting))
             case Refused() if len(request.ids) == 1:
                 await self._move_on(lane, request.ids)
             case Refused():
@@ -330,6 +331,8 @@ class Relay:
             self._give_back(lane)
         else:
             self._let_go(lane)
+            if lane.more:  # arrived while the lane was read, or it could not be read
+                self._lanes.look_again()
 
     def _give_back(self, lane: Lane) -> None:
         self._in_flight.pop(lane.run, None)

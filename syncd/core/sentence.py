@@ -31,7 +31,9 @@ def _waiting(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"{_many(waiting)} to deliver"
     if outbox["deferred"]:
         yield f"{outbox['deferred']:,} of them later, after a failure"
-    if rate := status["throughput"]["delivered_per_s_1m"]:
+    if status["daemon"]["state"] != "running":
+        return  # how fast it was tells nothing, and when it will be done nobody knows
+    if (rate := status["throughput"]["delivered_per_s_1m"]) >= 0.05:
         yield f"{rate:.1f} a second"
     if (eta_s := status["eta_s"]) is not None:
         yield f"done in {_about(eta_s)}"

@@ -120,6 +120,8 @@ def _insert_into_chain(db: sqlite3.Connection, patch_id: int, head: int) -> int 
     while behind is not None:
         row = db.execute("SELECT previous_id FROM outbox WHERE id = ?", (behind,)).fetchone()
         before: int | None = row[0] if row else None
+        if patch_id in (behind, before):
+            return None  # settled already: its commit had seemed to fail
         if before is None or before < patch_id:
             db.execute("UPDATE outbox SET previous_id = ? WHERE id = ?", (patch_id, behind))
             return before

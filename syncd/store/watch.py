@@ -9,6 +9,7 @@ from asyncinotify import Inotify, Mask
 
 SOON_S = 0.005  # between looks while a commit may be under way …
 ALERT_S = 1.0  # … for so long after the last write to the log: an fsync may take its time
+IDLE_S = 1.0  # between looks otherwise: a sync of a busy disk may take longer still
 POLL_S = 0.05  # between looks where inotify is not to be had
 
 
@@ -28,7 +29,7 @@ async def changes(database: Path, version: Callable[[], Awaitable[int]]) -> Asyn
         while True:
             alert = loop.time() < alert_until
             try:
-                async with asyncio.timeout(SOON_S if alert else None if inotify else POLL_S):
+                async with asyncio.timeout(SOON_S if alert else IDLE_S if inotify else POLL_S):
                     if inotify is None:
                         await asyncio.Event().wait()
                     else:

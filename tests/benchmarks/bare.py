@@ -1,10 +1,12 @@
 """A bare loop: posts, reads and parses, writes nothing down. What everything else is held against.
 
-`python -m tests.benchmarks.bare URL COUNT IN_FLIGHT` prints `{"seconds", "cpu_s"}`. Its session is
-tuned as the daemon's is: no limit of its own, no cookies, headers once, an encoded URL.
+`python -m tests.benchmarks.bare URL COUNT IN_FLIGHT` prints `{"seconds", "cpu_s", "waited_s"}`.
+Its session is tuned as the daemon's is: no limit of its own, no cookies, headers once, an encoded
+URL.
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from tests.benchmarks import loop
+from tests.benchmarks import loop, machine
 from tests.benchmarks.rows import Row, body_of, rows
 
 WARM_UP = 500
@@ -29,9 +31,10 @@ async def main(url: str, count: int, in_flight: int) -> None:
     ) as session:
         await _post(session, url, rows(WARM_UP), in_flight)
         work = rows(count)
-        began, cpu_s = time.monotonic(), time.process_time()
+        began, before = time.monotonic(), machine.used(os.getpid())
         await _post(session, url, work, in_flight)
-        took = {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - cpu_s}
+        seconds, used = time.monotonic() - began, machine.used(os.getpid()).since(before)
+    took = {"seconds": seconds, "cpu_s": used.whole, "waited_s": used.waited}
     print(orjson.dumps(took).decode())
 
 

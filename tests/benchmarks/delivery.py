@@ -1,8 +1,12 @@
-"""End to end: a row in, confirmed, its snapshot committed; beside a bare loop that only posts."""
+"""End to end: a row in, confirmed, its snapshot committed; beside a bare loop that only posts.
+
+On a machine that does other things too, a daemon with three threads loses more than a loop with one
+does. So the ratio is there twice: as the clock says, and with the time left out that the thread of
+the event loop has waited for a core. With nothing else running the two agree.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 from tests.benchmarks import machine, stand
 from tests.benchmarks.figure import Figure, figure, ratios
@@ -33,6 +37,15 @@ def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
     yield figure("delivery: end to end and durable", "1/s", ours)
     yield figure("delivery: of the bare loop", "ratio", ratios(ours, alone), ("≥", 0.85))
     yield figure(
+        "delivery: of the bare loop, waits for a core left out",
+        "ratio",
+        ratios(
+            [one.undisturbed_per_s for one in runs["distinct"]],
+            [count / (one["seconds"] - one["waited_s"]) for one in bare],
+        ),
+        ("≥", 0.85),
+    )
+    yield figure(
         f"delivery: of the bare loop, {PER_RUN} patches a run", "ratio", ratios(again, alone)
     )
     yield figure("cpu: bare loop", "µs/patch", [1e6 * one["cpu_s"] / count for one in bare])
@@ -51,6 +64,7 @@ class Delivered:
     ) -> None:
         self.count = count
         self.per_s = count / seconds
+        self.undisturbed_per_s = count / (seconds - cpu.waited)
         self.vendor_core = vendor_s / seconds
         self.peak_mib = peak_mib
         self.cpu_us = 1e6 * cpu.whole / count
@@ -84,4 +98,3 @@ def _parts(runs: list[Delivered]) -> Iterator[Figure]:
             "µs/patch",
             [run.threads_us[number] for run in runs if len(run.threads_us) > number],
         )
-    assert median(run.count for run in runs)

@@ -11,8 +11,11 @@ from tests.benchmarks.figure import Figure, figure
 from tests.benchmarks.rows import rows
 from tests.benchmarks.scale import Scale
 
-TOGETHER = ((10, 25, 75), (1_000,))  # slow ones take nothing from each other
 LATENCY_S = 0.02
+CONNECT_S = 0.15  # a handshake over the sea
+PLAIN = [(limit, 0.0) for limit in (10, 25, 75)]
+FAR = [(limit, CONNECT_S) for limit in (10, 75)]
+TOGETHER = ((*PLAIN, *FAR), ((1_000, 0.0),))  # slow ones take nothing from each other
 BEGIN_S = 2.0  # the window opens step by step: what counts is what comes then
 
 
@@ -21,6 +24,7 @@ class Judged:
     """What a vendor saw of a daemon that was told its limit."""
 
     limit: int
+    connect_s: float
     share: float
     """Of the limit, once under way."""
     worst: float
@@ -30,25 +34,22 @@ class Judged:
 
 def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
     """Share, fullest second and refusals, at each rate."""
-    for limits in TOGETHER:
-        with ThreadPoolExecutor(len(limits)) as pool:
-            for judged in pool.map(lambda limit: _judge(folder, limit, scale.limit_s), limits):
-                name = f"limit: {judged.limit:,}/s"
-                yield figure(
-                    f"{name}, used",
-                    "ratio",
-                    judged.share,
-                    ("≥", 0.98),
-                    f"fullest second {judged.worst:.3f}",
-                )
-                yield figure(f"{name}, refused (429)", "answers", judged.refused, ("=", 0))
+    for cases in TOGETHER:
+        with ThreadPoolExecutor(len(cases)) as pool:
+            for judged in pool.map(lambda case: _judge(folder, *case, scale.limit_s), cases):
+                far = f", connecting takes {judged.connect_s:g} s" if judged.connect_s else ""
+                name = f"limit: {judged.limit:,}/s{far}"
+                fullest = f"fullest second {judged.worst:.3f}"
+                yield figure(f"{name}, used", "ratio", judged.share, ("≥", 0.98), fullest)
+                yield figure(f"{name}, refused", "answers", judged.refused, ("=", 0))
 
 
-def _judge(folder: Path, limit: int, seconds: float) -> Judged:
+def _judge(folder: Path, limit: int, connect_s: float, seconds: float) -> Judged:
     work = rows(round(limit * (seconds + BEGIN_S)), seed=limit)
+    home = folder / f"{limit}-{connect_s}"
     with (
-        stand.vendor(limit=limit, latency_s=LATENCY_S, trace=1) as vendor,
-        stand.daemon(folder / str(limit), vendor.url, rate_per_s=float(limit)) as daemon,
+        stand.vendor(limit=limit, latency_s=LATENCY_S, connect_s=connect_s, trace=1) as vendor,
+        stand.daemon(home, vendor.url, rate_per_s=float(limit)) as daemon,
     ):
         stand.insert(daemon.database, work)
         stand.wait_for(daemon.database, "delivered", len(work))
@@ -56,7 +57,7 @@ def _judge(folder: Path, limit: int, seconds: float) -> Judged:
     arrivals = sorted(books["arrivals"].values())
     under_way = [at for at in arrivals if at >= arrivals[0] + BEGIN_S]
     share = (len(under_way) - 1) / (under_way[-1] - under_way[0]) / limit
-    return Judged(limit, share, _fullest(arrivals) / limit, books["refused"])
+    return Judged(limit, connect_s, share, _fullest(arrivals) / limit, books["refused"])
 
 
 def _fullest(arrivals: list[float]) -> int:

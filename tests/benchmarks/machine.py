@@ -48,25 +48,28 @@ class Used:
     """By the kernel's own count: user, system, ended threads included, in steps of 10 ms."""
     threads: dict[int, float]
     """Of each living thread, to the nanosecond; the first one is the main thread."""
+    waited: float = 0.0
+    """The main thread could have run for so long, and had no core to run on."""
 
     def since(self, before: "Used") -> "Used":
         """What was used between two looks."""
-        return Used(
-            self.whole - before.whole,
-            {
-                thread: used - before.threads.get(thread, 0.0)
-                for thread, used in self.threads.items()
-            },
-        )
+        threads = {
+            thread: used - before.threads.get(thread, 0.0) for thread, used in self.threads.items()
+        }
+        return Used(self.whole - before.whole, threads, self.waited - before.waited)
 
 
 def used(pid: int) -> Used:
     """The processor time that a process has taken."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    threads = {}
+    threads, waited = {}, 0.0
     for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name)):
-        threads[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
-    return Used((int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK"), threads)
+        ran_ns, waited_ns, _ = (task / "schedstat").read_text().split()
+        threads[int(task.name)] = int(ran_ns) / 1e9
+        if int(task.name) == pid:
+            waited = int(waited_ns) / 1e9
+    whole = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+    return Used(whole, threads, waited)
 
 
 def peak_mib(pid: int) -> float:

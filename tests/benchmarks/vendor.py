@@ -2,7 +2,7 @@
 
 `python -m tests.benchmarks.vendor` prints the port it listens on, on loopback, and serves until it
 is ended. A POST to `…/workflow_runs/ID` is answered with the same WorkflowRun each time, under the
-id that was asked for. `/_bench/reset?limit=N&latency_s=S&trace=1` begins new books, and
+id that was asked for. `/_bench/reset?limit=N&latency_s=S&connect_s=S&trace=1` begins new books, and
 `/_bench/books` shows them. It speaks to well-behaved clients only: no chunked bodies, plain ids.
 """
 
@@ -54,6 +54,8 @@ class Books:
     limit: float = 0.0
     """Requests in any sliding second; 0: as many as you like."""
     latency_s: float = 0.0
+    connect_s: float = 0.0
+    """Until the first request on a connection arrives, as where it must be encrypted first."""
     trace: bool = False
     requests: int = 0
     refused: int = 0
@@ -76,6 +78,7 @@ class Vendor:
         self.books = Books(
             limit=float(query.get("limit", 0)),
             latency_s=float(query.get("latency_s", 0)),
+            connect_s=float(query.get("connect_s", 0)),
             trace="trace" in query,
         )
         self._window.clear()
@@ -120,19 +123,28 @@ class Connection(asyncio.Protocol):
         self._vendor = vendor
         self._unread = b""
         self._transport: asyncio.Transport | None = None
+        self._is_connected = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is another
+        connect_s = self._vendor.books.connect_s
+        if connect_s:
+            self._is_connected = False
+            asyncio.get_running_loop().call_later(connect_s, self._connected)
 
     def data_received(self, data: bytes) -> None:
         data = self._unread + data if self._unread else data
-        while (end := data.find(b"\r\n\r\n")) >= 0:
+        while self._is_connected and (end := data.find(b"\r\n\r\n")) >= 0:
             after = end + 4 + _length(data[:end])
             if len(data) < after:
                 break
             self._answer(data[: data.find(b" HTTP/", 0, end)])
             data = data[after:]
         self._unread = data
+
+    def _connected(self) -> None:
+        self._is_connected = True
+        self.data_received(b"")
 
     def _answer(self, line: bytes) -> None:
         """Answer a request, of which this is the method and the target."""

@@ -91,6 +91,23 @@ def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
             assert [place for place, text in seen.items() if SECRET.encode() in text] == []
 
 
+@pytest.mark.xfail(strict=True, reason="only the unit's LimitCORE=0 keeps the token out of cores")
+def test_a_daemon_leaves_no_core(tmp_path: Path) -> None:
+    """Wherever it was started from: its memory holds the token."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if hard == 0:
+        pytest.skip("nobody leaves a core here")
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        with start_sandbox(tmp_path) as sandbox, Daemon(tmp_path, sandbox.url).start() as daemon:
+            limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    (core,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+
+    assert core.split()[4] == "0"
+
+
 async def test_a_token_that_the_vendor_echoes_is_not_taken_in() -> None:
     """A proxy's error page may show the request's headers: that must reach neither the database nor
     a screen."""

@@ -40,10 +40,12 @@ class Delivering:
         self.accepted += [(p.workflow_run_id, p.name, p.metadata) for p in patches]
         self.relay.wake()
 
-    async def until(self, condition: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    async def until(
+        self, condition: Callable[[dict[str, int]], bool], within_s: float = TIMEOUT_S
+    ) -> dict[str, int]:
         """Wait for the counters to be so; looks at every commit."""
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(within_s):
                 async for _ in self.store.changes():
                     found = self.counters()
                     if condition(found):

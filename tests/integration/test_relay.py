@@ -4,8 +4,11 @@ import asyncio
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import feed
@@ -16,6 +19,7 @@ from stores import insert, rows, states
 
 from syncd.core.patch import Patch
 from syncd.core.schedule import Lane
+from syncd.core.settlement import Settlement
 from syncd.store import Selection, Store, Verb, read
 
 
@@ -295,7 +299,8 @@ async def test_the_limit_is_used_and_never_passed(path: Path, fold: bool) -> Non
         sent = [request["at_s"] for request in await sandbox.requests()]
         assert stats["by_status"] == {"200": len(sent)}
         assert stats["max_in_one_second"] <= 40
-        assert (len(sent) - 1) / (sent[-1] - sent[0]) >= 0.97 * 40
+        # The usual gap: a machine that is busy with other things may stop for a moment.
+        assert 1 / median(after - before for before, after in pairwise(sent)) >= 0.97 * 40
         assert await it.wrong_runs() == {}
 
 
@@ -544,11 +549,11 @@ async def test_a_slow_disk_and_a_busy_producer_starve_nobody(path: Path) -> None
         sandboxed() as sandbox,
         delivering(path, sandbox, stores=SlowToRead, rate=200.0) as it,
     ):
-        producing = asyncio.Event()
+        enough = asyncio.Event()
 
         async def produce() -> None:
             n = 0
-            while not producing.is_set():
+            while not enough.is_set():
                 n += 1
                 await it.accept(patch("busy", n))
                 await asyncio.sleep(0.005)
@@ -557,9 +562,28 @@ async def test_a_slow_disk_and_a_busy_producer_starve_nobody(path: Path) -> None
             tasks.create_task(produce())
             await it.accept(*[patch(f"r{n}", n) for n in range(20)])
             try:
-                await it.until(lambda counters: counters["delivered"] >= 40)
+                await it.until(lambda counters: counters["delivered"] >= 40, within_s=4.0)
             finally:
-                producing.set()
+                enough.set()
         await it.drained()
 
         assert await it.wrong_runs() == {}
+
+
+class SlowToTell(Store):
+    """A store whose commits are seen by others well before its caller hears of them."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await super().settle(settlements)
+        await asyncio.sleep(0.2)
+
+
+async def test_what_arrives_between_an_answers_commit_and_its_end_is_not_missed(
+    path: Path,
+) -> None:
+    async with sandboxed() as sandbox, delivering(path, sandbox, stores=SlowToTell) as it:
+        await it.accept(patch("good", 1), patch("gone~404", 1))
+        await it.until(lambda counters: counters["pending"] == 0)
+        await it.accept(patch("good", 2), patch("gone~404", 2))
+
+        await it.until(lambda counters: counters["pending"] == 0, within_s=3.0)

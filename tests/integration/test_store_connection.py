@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 
 import aiosqlite
@@ -15,6 +15,7 @@ from stores import Wall, insert, opened, rows
 
 from syncd.core.patch import Patch
 from syncd.store import Store, StoreBusy, StoreError, StoreFull, StoreUnavailable
+from syncd.store.watch import ALERT_S, changes
 
 ONE = [Patch("r", "n")]
 
@@ -274,6 +275,28 @@ async def test_a_damaged_database_is_told_with_what_to_do(tmp_path: Path) -> Non
 
 
 # Noticing others
+
+
+async def test_a_commit_is_noticed_even_if_its_sync_takes_seconds(tmp_path: Path) -> None:
+    """The log is written, and only long after that can the commit be seen."""
+    (tmp_path / "s.db-wal").touch()
+    version = 1
+    looks = 0
+
+    async def asked() -> int:
+        nonlocal looks
+        looks += 1
+        return version
+
+    async with asyncio.timeout(10), aclosing(changes(tmp_path / "s.db", asked)) as noticed:
+        await anext(noticed)
+        (tmp_path / "s.db-wal").write_bytes(b"frames")
+        waiting = asyncio.ensure_future(anext(noticed))
+        await asyncio.sleep(ALERT_S + 0.1)  # the disk is busy
+        version = 2
+        await waiting
+
+    assert looks < 400
 
 
 async def test_somebody_elses_commit_is_noticed_at_once(store: Store) -> None:

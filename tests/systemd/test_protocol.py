@@ -208,12 +208,16 @@ def test_a_stop_waits_for_answers_and_settles_them(systemd: Supervisor, sandbox:
     while sandbox.stats()["requests"] == 0:
         time.sleep(0.01)
 
-    code = daemon.stop()
-
-    assert code == 0
+    daemon.running.signal(signal.SIGTERM)
     stopping = systemd.heard("STOPPING")
-    assert stopping["STATUS"] == "stopping: waiting up to 3 s for answers"
-    assert int(systemd.heard("EXTEND_TIMEOUT_USEC")["EXTEND_TIMEOUT_USEC"]) >= 3_000_000
+    extended = systemd.heard("EXTEND_TIMEOUT_USEC")
+    daemon.running.signal(signal.SIGHUP)  # comes too late to be heeded
+    reloads = systemd.hears("RELOADING", 0.2)
+    code = daemon.running.ended()
+
+    assert (code, reloads) == (0, 0)
+    assert stopping["STATUS"] == "stopping: waiting for answers, up to 3 s"
+    assert int(extended["EXTEND_TIMEOUT_USEC"]) >= 3_000_000
     assert sandbox.stats()["requests"] == 1
     assert not daemon.database.with_name("syncd.db-wal").exists()
     assert daemon.rows("SELECT state FROM outbox") == [("delivered",)]

@@ -57,6 +57,12 @@ def test_trouble_comes_first() -> None:
     )
 
 
+def test_in_trouble_nobody_knows_when_it_will_be_done() -> None:
+    out = status("waiting", "the API is failing", pending=500, rate=3.0, eta_s=2.7)
+
+    assert sentence(out) == "waiting: the API is failing; 500 patches to deliver"
+
+
 @pytest.mark.parametrize(
     ("eta_s", "said"),
     [

@@ -119,6 +119,39 @@ def test_one_host_serves_several_accounts(service: Installed) -> None:
     machine.run("systemctl", "disable", "--now", "syncd@acme")
 
 
+def test_packagers_install_into_a_folder_without_being_root(service: Installed) -> None:
+    """DESTDIR stands for the root; what is in it says where it will be."""
+    machine = service.machine
+    machine.shell("rm -rf /home/alice/*; cp -R /run/share/sources /home/alice/syncd")
+    machine.shell("cp -R /run/share/wheels /home/alice; chown -R alice /home/alice")
+    before = machine.shell("ls -l --time-style=full-iso /opt/syncd /etc/syncd /usr/local/*")
+
+    machine.run(
+        *("make", "-C", "/home/alice/syncd", "install"),
+        *("DESTDIR=/home/alice/root", "PREFIX=/usr", "APP=/srv/syncd"),
+        user="alice",
+        timeout=300,
+        HOME="/home/alice",
+        PIP_NO_INDEX="1",
+        PIP_FIND_LINKS="/home/alice/wheels",
+    )
+
+    root = "/home/alice/root"
+    unit = machine.read(f"{root}/usr/lib/systemd/system/syncd.service")
+    assert "ExecStart=/srv/syncd/venv/bin/syncd run\n" in unit
+    assert machine.read(f"{root}/srv/syncd/venv/bin/syncd").startswith("#!/srv/syncd/venv/bin/py")
+    assert machine.shell(f"readlink {root}/usr/bin/syncd") == "/srv/syncd/venv/bin/syncd\n"
+    assert machine.shell(f"ls {root} {root}/usr/share/man/man8").split() == [
+        *(f"{root}:", "etc", "srv", "usr"),
+        *(f"{root}/usr/share/man/man8:", "syncd.8"),
+    ]
+    assert machine.shell(f"grep -rlI {root} {root}", check=False) == ""
+    assert machine.shell("ls -l --time-style=full-iso /opt/syncd /etc/syncd /usr/local/*") == before
+    machine.run("make", "-C", "/home/alice/syncd", "uninstall", f"DESTDIR={root}", "PREFIX=/usr",
+        "APP=/srv/syncd", user="alice")  # fmt: skip
+    assert machine.shell(f"cd {root}; find . -type f") == "./etc/syncd/syncd.toml\n"
+
+
 def make_fails(machine: Machine, argument: str) -> bool:
     try:
         make(machine, "account", argument)

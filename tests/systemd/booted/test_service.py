@@ -343,6 +343,25 @@ def test_a_stop_ends_in_time_though_no_answer_comes(service: Installed) -> None:
     assert service.runs()["run_1"]["metadata"] == {"mark": 1}
 
 
+def test_a_stop_ends_in_time_though_the_database_hangs(service: Installed) -> None:
+    service.configure(delivery={"drain_s": 1.0})
+    service.start()
+    service.drop("a.jsonl", patch("run_1", mark=1))
+    service.delivered()
+    service.machine.write("/tmp/threads.py", THREADS)
+    hold = f"exec python3 /tmp/threads.py {service.property('MainPID')} >/tmp/held"
+    service.machine.run("systemd-run", "--collect", "--quiet", "sh", "-c", hold)
+    service.eventually(lambda: "stopped" in service.machine.read("/tmp/held"))
+
+    began = time.monotonic()
+    service.machine.run("systemctl", "stop", "syncd", timeout=60)
+
+    assert time.monotonic() - began < 20.0  # TimeoutStopSec is 45 s
+    assert [event["event"] for event in service.events()][-1] == "daemon.cut_off"
+    service.start()
+    assert service.status()["outbox"]["delivered"] == 1
+
+
 # The log, and what else is shipped
 
 

@@ -1,0 +1,440 @@
+"""The control socket, over a real unix socket: who may connect, and what can be asked."""
+
+import asyncio
+import io
+import json
+import os
+import socket
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from delivering import Delivering, delivering
+from processes import start_daemon, start_sandbox
+from sandboxed import sandboxed
+from stores import dead, delivered, fill, insert, opened, rows, states
+
+from syncd.control import MAX_BODY_BYTES, Control
+from syncd.errors import SyncdError
+from syncd.store import read
+from syncd.store.settle import fact
+
+
+@dataclass(slots=True)
+class Asking:
+    """A client on the control socket, and what is behind it."""
+
+    it: Delivering
+    path: Path
+    session: aiohttp.ClientSession
+
+    async def ask(self, method: str, what: str, body: object = None) -> tuple[int, Any]:
+        """The status and the decoded answer: an object, or the list of lines."""
+        if body is not None:
+            body = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+        async with self.session.request(method, f"http://syncd{what}", data=body) as reply:
+            text = await reply.text()
+            if reply.content_type == "application/x-ndjson":
+                return reply.status, [json.loads(line) for line in text.splitlines()]
+            return reply.status, json.loads(text)
+
+    async def get(self, what: str) -> Any:
+        status, answer = await self.ask("GET", what)
+        assert status == 200, answer
+        return answer
+
+    async def post(self, what: str, body: object = None) -> Any:
+        status, answer = await self.ask("POST", what, body)
+        assert status == 200, answer
+        return answer
+
+    async def refused(self, method: str, what: str, body: object = None) -> tuple[int, str]:
+        status, answer = await self.ask(method, what, body)
+        assert answer.keys() == {"error"}
+        assert "\n" not in answer["error"]
+        return status, answer["error"]
+
+
+async def nothing() -> dict[str, Any]:
+    return {}
+
+
+@asynccontextmanager
+async def listening(path: Path, it: Delivering) -> AsyncIterator[Asking]:
+    """A control socket for the length of the block."""
+
+    async def status() -> dict[str, Any]:
+        return {"asked": "and answered"}
+
+    async with AsyncExitStack() as stack:
+        await Control(it.store, it.relay, it.gate, status).listen(path, stack)
+        connector = aiohttp.UnixConnector(path=str(path))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield Asking(it, path, session)
+
+
+@pytest.fixture
+async def asking(tmp_path: Path) -> AsyncIterator[Asking]:
+    """The control socket of a daemon whose gate is closed by an operator."""
+    async with sandboxed() as sandbox, delivering(tmp_path / "s.db", sandbox) as it:
+        it.gate.pause()
+        async with listening(tmp_path / "run" / "syncd.sock", it) as asking:
+            yield asking
+
+
+# The socket
+
+
+async def test_only_the_owner_and_the_group_may_connect(asking: Asking) -> None:
+    mode = asking.path.stat().st_mode
+
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o660
+    assert stat.S_IMODE(asking.path.parent.stat().st_mode) & stat.S_IRWXO == 0
+
+
+async def test_the_umask_is_as_it_was(asking: Asking) -> None:
+    before = os.umask(0o022)
+    os.umask(before)
+
+    assert before != 0o117
+
+
+async def test_the_socket_goes_when_the_daemon_does(tmp_path: Path) -> None:
+    path = tmp_path / "syncd.sock"
+    async with sandboxed() as sandbox, delivering(tmp_path / "s.db", sandbox) as it:
+        async with listening(path, it) as asking:
+            await asking.get("/status")
+
+        assert not path.exists()
+
+
+async def test_a_socket_that_a_killed_daemon_left_behind_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "syncd.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    async with (
+        sandboxed() as sandbox,
+        delivering(tmp_path / "s.db", sandbox) as it,
+        listening(path, it) as asking,
+    ):
+        assert await asking.get("/status") == {"asked": "and answered"}
+
+
+async def refusal(path: Path, it: Delivering) -> str:
+    """The one line that a daemon says which cannot listen there."""
+    async with AsyncExitStack() as stack:
+        with pytest.raises(SyncdError) as refused:
+            await Control(it.store, it.relay, it.gate, nothing).listen(path, stack)
+    assert "\n" not in str(refused.value)
+    assert str(path) in str(refused.value)
+    assert "None" not in str(refused.value)
+    return str(refused.value)
+
+
+async def test_a_socket_that_another_daemon_listens_on_is_left_alone(asking: Asking) -> None:
+    assert "another daemon listens here" in await refusal(asking.path, asking.it)
+    assert await asking.get("/status") == {"asked": "and answered"}
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(asking: Asking, tmp_path: Path) -> None:
+    path = tmp_path / "precious.txt"
+    path.write_text("keep me")
+
+    assert "not a socket" in await refusal(path, asking.it)
+    assert path.read_text() == "keep me"
+
+
+async def test_a_path_that_no_socket_can_have_is_one_line(asking: Asking, tmp_path: Path) -> None:
+    assert "check control.socket" in await refusal(tmp_path / ("x" * 120), asking.it)
+    (tmp_path / "file").touch()
+    assert "check control.socket" in await refusal(tmp_path / "file" / "s.sock", asking.it)
+
+
+# Status
+
+
+def test_the_status_of_a_daemon_has_the_shape_of_the_contract(tmp_path: Path) -> None:
+    with start_sandbox(tmp_path) as sandbox, start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.insert(("r", "n", None))
+        status = asyncio.run(_status_of(daemon.socket))
+
+    assert status.keys() >= {
+        *("daemon", "outbox", "snapshots", "gate", "throughput", "eta_s", "spool", "last_error"),
+    }
+    assert status["daemon"].keys() >= {
+        *("running", "state", "reason", "pid", "version", "started_at"),
+    }
+    assert status["daemon"]["running"] is True
+    assert status["daemon"]["pid"] == daemon.pid
+    assert status["daemon"]["started_at"].endswith("Z")
+    assert status["outbox"].keys() >= {
+        *("pending", "deferred", "in_flight", "held", "dead", "delivered", "discarded"),
+        "oldest_pending_s",
+    }
+    assert status["gate"].keys() >= {
+        *("limit_per_s", "rate_per_s", "max_in_flight", "window", "closed_until", "breaker"),
+    }
+    assert status["throughput"].keys() >= {"delivered_per_s_1m", "requests_per_s_1m"}
+    assert status["spool"].keys() >= {"waiting", "rejected"}
+    assert status["snapshots"].keys() >= {"count"}
+
+
+async def _status_of(path: Path) -> dict[str, Any]:
+    connector = aiohttp.UnixConnector(path=str(path))
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get("http://syncd/status") as reply,
+    ):
+        status: dict[str, Any] = await reply.json()
+        return status
+
+
+# Enqueue
+
+
+async def test_enqueued_patches_are_on_disk_when_it_answers(asking: Asking) -> None:
+    lines = (
+        b'{"workflow_run_id":"r","metadata":{"n":1.0e5}}\n\n'
+        b'  {"workflow_run_id":"s","name":"x","idempotency_key":"k","priority":3}\r\n'
+        b'{"workflow_run_id":"s","name":"y","idempotency_key":"k"}'
+    )
+
+    answer = await asking.post("/enqueue", lines)
+
+    assert answer == {"accepted": 2, "duplicates": 1, "first_id": 1, "last_id": 2}
+    assert rows(
+        asking.it.store.path,
+        "SELECT workflow_run_id, name, metadata, idempotency_key, priority FROM outbox",
+    ) == [("r", None, '{"n":1.0e5}', None, 0), ("s", "x", None, "k", 3)]
+
+
+async def test_an_enqueued_patch_is_delivered_at_once(tmp_path: Path) -> None:
+    async with (
+        sandboxed() as sandbox,
+        delivering(tmp_path / "s.db", sandbox, watching=False) as it,
+        listening(tmp_path / "syncd.sock", it) as asking,
+    ):
+        await asking.post("/enqueue", {"workflow_run_id": "r", "name": "n"})
+
+        assert (await it.drained())["delivered"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "line 2: not valid JSON"),
+        (b'{"workflow_run_id":".."}', "line 2: workflow_run_id must not be . or .."),
+        (b'{"workflow_run_id":"r","nmae":"x"}', 'did you mean "name"?'),
+        (b'{"workflow_run_id":"r","metadata":[]}', "metadata must be a JSON object"),
+        (b'{"workflow_run_id":"r"}', "a patch needs a name or metadata"),
+        (b"\xff", "line 2: "),
+    ],
+)
+async def test_of_lines_with_a_bad_one_among_them_nothing_is_taken(
+    asking: Asking, line: bytes, reason: str
+) -> None:
+    good = b'{"workflow_run_id":"r","name":"n"}\n'
+
+    status, error = await asking.refused("POST", "/enqueue", good + line)
+
+    assert status == 400
+    assert reason in error
+    assert states(asking.it.store.path) == {}
+
+
+async def test_a_body_that_is_too_large_is_refused(asking: Asking) -> None:
+    status, _ = await asking.refused("POST", "/enqueue", b" " * (MAX_BODY_BYTES + 1))
+
+    assert status == 413
+
+
+async def test_a_file_is_enqueued_in_chunks_as_one_batch(asking: Asking) -> None:
+    batch = (await asking.post("/batches", {"name": "f.jsonl"}))["batch_id"]
+    for n in range(3):
+        await asking.post(f"/enqueue?batch_id={batch}", {"workflow_run_id": f"r{n}", "name": "n"})
+    await asking.post(f"/batches/{batch}/close", {"rejected": 2})
+
+    (row,) = await asking.get("/read/batches")
+    assert (row["name"], row["source"], row["accepted"]) == ("f.jsonl", "enqueue", 3)
+    assert row["closed_at"] is not None
+    assert [row["batch"] for row in await asking.get("/read/patches?batch=f.jsonl")] == [
+        *["f.jsonl"] * 3
+    ]
+
+
+# Verbs
+
+
+async def test_the_operators_verbs_do_what_they_say(asking: Asking) -> None:
+    store = asking.it.store
+    await fill(store, ("r", '{"a":1,"b":1}'), ("r", '{"a":2}'), ("s", '{"a":1}'), ("t", "{}"))
+    await store.settle([dead("r", 1)])
+    await store.settle([delivered("r", 2)])
+
+    retried = await asking.post("/verbs/retry", {"ids": [1]})
+    held = await asking.post("/verbs/hold", {"run": "s"})
+    released = await asking.post("/verbs/release", {"all": True})
+    discarded = await asking.post("/verbs/discard", {"run": "t"})
+
+    assert retried == {"touched": 1, "in_flight": 0, "superseded": 0, "left_out": {"1": ["a"]}}
+    assert [each["touched"] for each in (held, released, discarded)] == [1, 1, 1]
+    assert states(store.path) == {1: "pending", 2: "delivered", 3: "pending", 4: "discarded"}
+
+
+async def test_force_and_reason_are_heeded(asking: Asking) -> None:
+    store = asking.it.store
+    await fill(store, ("r", '{"a":1}'), ("r", '{"a":2}'))
+    await store.settle([dead("r", 1, code="ODD")])
+    await store.settle([delivered("r", 2)])
+
+    assert (await asking.post("/verbs/retry", {"reason": "EVEN"}))["touched"] == 0
+    forced = await asking.post("/verbs/retry", {"reason": "ODD", "force": True})
+    assert (forced["touched"], forced["superseded"]) == (1, 0)
+
+
+async def test_a_patch_in_flight_is_left_alone(tmp_path: Path) -> None:
+    async with (
+        sandboxed(faults="hang=1") as sandbox,
+        delivering(tmp_path / "s.db", sandbox, timeout_s=0.5) as it,
+        listening(tmp_path / "syncd.sock", it) as asking,
+    ):
+        await asking.post("/enqueue", {"workflow_run_id": "r", "name": "n"})
+        await it.when(lambda: it.relay.in_flight)
+
+        shown = await asking.get("/read/patches")
+        discarded = await asking.post("/verbs/discard", {"all": True})
+        await sandbox.change(faults="")
+        await it.drained()
+
+    assert [row["state"] for row in shown] == ["in_flight"]
+    assert (discarded["touched"], discarded["in_flight"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "status"),
+    [
+        ("/verbs/explode", {}, 404),
+        ("/verbs/retry", [], 400),
+        ("/verbs/retry", b"{", 400),
+        ("/verbs/retry", {"ids": ["x"]}, 400),
+        ("/verbs/retry", {"ids": 7}, 400),
+        ("/verbs/retry", {"ids": [1 << 70]}, 400),
+        ("/batches/x/close", {}, 400),
+        ("/enqueue?batch_id=x", b"", 400),
+        ("/nowhere", {}, 404),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_in_one_line(
+    asking: Asking, what: str, body: object, status: int
+) -> None:
+    assert (await asking.refused("POST", what, body))[0] == status
+
+
+async def test_a_selection_of_nothing_touches_nothing(asking: Asking) -> None:
+    await fill(asking.it.store, ("r", "{}"))
+
+    assert (await asking.post("/verbs/discard", {}))["touched"] == 0
+
+
+# Pause
+
+
+async def test_a_pause_outlives_the_daemon_and_so_does_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    async with (
+        sandboxed() as sandbox,
+        delivering(path, sandbox) as it,
+        listening(tmp_path / "syncd.sock", it) as asking,
+    ):
+        assert await asking.post("/pause") == {"paused": True}
+        assert it.gate.paused
+    async with opened(path) as store:
+        assert await store.read(lambda db: fact(db, "paused")) is not None
+        assert (await store.read(lambda db: read.outbox(db, 0.0)))["paused"] is True
+    async with (
+        sandboxed() as sandbox,
+        delivering(path, sandbox) as it,
+        listening(tmp_path / "syncd.sock", it) as asking,
+    ):
+        assert await asking.post("/resume") == {"paused": False}
+        assert not it.gate.paused
+    async with opened(path) as store:
+        assert await store.read(lambda db: fact(db, "paused")) is None
+
+
+async def test_while_paused_patches_are_taken_in_and_delivered_after(tmp_path: Path) -> None:
+    async with (
+        sandboxed() as sandbox,
+        delivering(tmp_path / "s.db", sandbox) as it,
+        listening(tmp_path / "syncd.sock", it) as asking,
+    ):
+        await asking.post("/pause")
+        await asking.post("/enqueue", {"workflow_run_id": "r", "name": "n"})
+        assert (await sandbox.stats())["requests"] == 0
+        await asking.post("/resume")
+
+        assert (await it.drained())["delivered"] == 1
+
+
+# Reading
+
+
+async def test_rows_come_one_a_line_as_from_the_file(asking: Asking) -> None:
+    store = asking.it.store
+    await asyncio.to_thread(insert, store.path, ("r", None, '{\n"n": 1.50\n}'), ("s", "n", None))
+    await store.settle([delivered("s", 2, metadata='{"k":"v"}')])
+
+    patches = await asking.get("/read/patches")
+    by_run = await asking.get("/read/patches?run=s&limit=5")
+    one = await asking.get("/read/patch?id=1")
+    snapshot = await asking.get("/read/snapshot?run=s")
+    runs = await asking.get("/read/runs?status=PROCESSED&where=k%3Dv")
+
+    assert [row["id"] for row in patches] == [1, 2]
+    assert [row["id"] for row in by_run] == [2]
+    assert [row["metadata"] for row in one] == [{"n": 1.5}]
+    assert [row["workflow_run"]["id"] for row in snapshot] == ["s"]
+    assert [row["workflow_run_id"] for row in runs] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "reason"),
+    [
+        ("/read/patch?id=7", 404, "no patch 7 in the outbox"),
+        ("/read/snapshot?run=r", 404, "no snapshot of r"),
+        ("/read/runs?where=k", 400, "must be KEY=VALUE"),
+        ("/read/patches?limit=x", 400, "x"),
+        ("/read/minds", 404, "nothing to read called minds"),
+    ],
+)
+async def test_what_is_not_there_is_told(
+    asking: Asking, what: str, status: int, reason: str
+) -> None:
+    refused, error = await asking.refused("GET", what)
+
+    assert refused == status
+    assert reason in error
+
+
+async def test_a_database_that_is_locked_by_somebody_is_told_and_may_be_tried_again(
+    asking: Asking,
+) -> None:
+    store = asking.it.store
+    await store._writer.run(lambda db: db.execute("PRAGMA busy_timeout = 20"))
+    rude = sqlite3.connect(store.path, isolation_level=None)
+    rude.execute("BEGIN IMMEDIATE")
+    patch = {"workflow_run_id": "r", "name": "n"}
+
+    status, error = await asking.refused("POST", "/enqueue", patch)
+    rude.close()
+
+    assert status == 503
+    assert "locked by another process" in error
+    assert (await asking.post("/enqueue", patch))["accepted"] == 1
