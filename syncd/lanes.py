@@ -3,9 +3,16 @@
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
+from syncd.core.outcome import Blame, Trouble
 from syncd.core.schedule import Lane, Schedule
+from syncd.core.settlement import Dead
 from syncd.store import Cursor, Store, StoreUnavailable
 
+log = structlog.get_logger()
+
+UNREADABLE = Trouble(Blame.PATCH, "invalid", "its text is not UTF-8")
 PAGE = 256  # lanes read at a time
 LOW = 64  # fewer ready lanes than this: read the next page
 SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
@@ -129,6 +136,9 @@ class Lanes:
         self._exhausted = page.exhausted and limit > 0
         self._next_due_at = page.next_due_at
         self._schedule.add(page.lanes)
+        if page.unreadable:
+            log.warning("patch.dead", patches=page.unreadable, reason=UNREADABLE.code)
+            await self._store.settle([Dead("", tuple(page.unreadable), UNREADABLE, troubled=False)])
         if page.empty:
             await self._store.untrouble(page.empty)
         for run, priority in page.arrived.items():

@@ -28,6 +28,8 @@ class Waiting:
     created_at: float = 0.0
     leaves_out: frozenset[str] = frozenset()
     """Keys that newer patches have set since it was first refused; see `NAME` for the name."""
+    readable: bool = True
+    """False if the stored text is not UTF-8; what is held of it is a makeshift."""
 
 
 NAME = "\udcffname"  # stands for the name in `leaves_out`; a lone surrogate is in no JSON key
@@ -106,7 +108,7 @@ def body_of(patch: Waiting) -> bytes:
 
     Raises ValueError if the stored text is not what can be sent.
     """
-    if patch.leaves_out:
+    if patch.leaves_out or not patch.readable:
         name, values = kept(patch)
         return _body(name, values if patch.metadata is not None else None)
     parts = []
@@ -139,6 +141,8 @@ def kept(patch: Waiting) -> tuple[str | None, dict[str, msgspec.Raw]]:
 
     Raises ValueError if the stored text is not a JSON object in UTF-8.
     """
+    if not patch.readable:
+        raise ValueError(f"patch {patch.id} is not UTF-8")
     values = _apart(patch.metadata) if patch.metadata is not None else {}
     if not patch.leaves_out:
         return patch.name, values

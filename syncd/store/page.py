@@ -10,6 +10,7 @@ from syncd.core.schedule import Lane
 
 LANE_BYTES = 2 * MAX_BODY_METADATA  # more of one lane than a request can carry is not held
 TOP = (1 << 63) - 1  # above every priority
+REPLACED = "\ufffd"  # what bytes that are not UTF-8 are read as
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Page:
     cursor: Cursor
     exhausted: bool
     """There was nothing more to walk."""
+    unreadable: list[int]
+    """Patches whose run id is not UTF-8: they belong to no lane."""
     empty: list[str]
     """Runs in trouble for which nothing waits any more."""
     next_due_at: float | None
@@ -51,19 +54,22 @@ def page(
     cursor = _with_arrivals(db, cursor)
     arrived: dict[str, int] = {}
     met = {lane.run for lane in lanes}
+    unreadable: list[int] = []
     exhausted = len(lanes) < limit  # else there may be more that are due
     for row_id, run, priority in _onward(db, cursor):
         if len(lanes) >= limit:
             exhausted = False
             break
         cursor = Cursor(priority, row_id, cursor.seen_id)
-        if run in held:
+        if not _is_readable(db, row_id, run):
+            unreadable.append(row_id)
+        elif run in held:
             arrived[run] = max(priority, arrived.get(run, priority))
         elif run not in met:
             met.add(run)
             if not _in_trouble(db, run) and (lane := load_lane(db, run)) is not None:
                 lanes.append(lane)
-    return Page(lanes, arrived, cursor, exhausted, empty, due)
+    return Page(lanes, arrived, cursor, exhausted, unreadable, empty, due)
 
 
 def _due(
@@ -114,7 +120,8 @@ def load_lane(db: sqlite3.Connection, run: str) -> Lane | None:
             more = True
             break
         leaves_out = frozenset(json.loads(row[4])) if row[4] else frozenset()
-        waiting.append(Waiting(row[0], row[1], row[2], row[3], leaves_out))
+        readable = _is_readable(db, row[0], row[1], row[2])
+        waiting.append(Waiting(row[0], row[1], row[2], row[3], leaves_out, readable))
         size += len(row[2] or "") + len(row[1] or "")
         priority = max(priority, row[5])
     if not waiting:
@@ -122,6 +129,23 @@ def load_lane(db: sqlite3.Connection, run: str) -> Lane | None:
     trouble = db.execute("SELECT failures FROM lanes WHERE workflow_run_id = ?", (run,)).fetchone()
     failures = trouble[0] if trouble else 0
     return Lane(run, priority, waiting, failures, troubled=trouble is not None, more=more)
+
+
+def _is_readable(db: sqlite3.Connection, patch_id: int, *texts: str | None) -> bool:
+    """Whether a patch's text, read as `texts`, is UTF-8: bytes that are not read as U+FFFD."""
+    if not any(text is not None and REPLACED in text for text in texts):
+        return True
+    row = db.execute(
+        "SELECT CAST(workflow_run_id AS BLOB), CAST(name AS BLOB), CAST(metadata AS BLOB)"
+        "  FROM outbox WHERE id = ?",
+        (patch_id,),
+    ).fetchone()
+    try:
+        for value in row:
+            (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _in_trouble(db: sqlite3.Connection, run: str) -> bool:

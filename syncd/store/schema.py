@@ -88,9 +88,17 @@ def newest() -> int:
 
 def _connect(uri: str) -> sqlite3.Connection:
     # The writer's thread is aiosqlite's; a connection is still used by one thread at a time.
-    return sqlite3.connect(
+    db = sqlite3.connect(
         uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
+    # A producer can have SQLite store text that is not UTF-8, and no CHECK can see it: such a row
+    # must not make the rows beside it unreadable.
+    db.text_factory = _text
+    return db
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _set_mode(path: Path, group_access: str | None) -> None:

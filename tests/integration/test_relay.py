@@ -500,9 +500,6 @@ async def test_rows_that_no_json_parser_takes_apart_do_not_stop_the_others(path:
         assert len(await of(sandbox, "r")) >= 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the outbox takes text that is not UTF-8, and reading it then raises"
-)
 async def test_a_row_that_is_not_utf_8_does_not_stop_the_others(path: Path) -> None:
     async with sandboxed() as sandbox, delivering(path, sandbox) as it:
         row = "('r', CAST(x'4de9' AS TEXT))"
@@ -511,6 +508,17 @@ async def test_a_row_that_is_not_utf_8_does_not_stop_the_others(path: Path) -> N
         await it.accept(patch("s", 1))
         async with asyncio.timeout(2.0):
             await it.until(lambda counters: counters["delivered"] == 1)
+
+
+async def test_a_run_id_that_is_not_utf_8_is_parked_alone(path: Path) -> None:
+    async with sandboxed() as sandbox, delivering(path, sandbox) as it:
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(
+                "INSERT INTO outbox (workflow_run_id, name) VALUES (CAST(x'72ff' AS TEXT), 'n')"
+            )
+        await it.accept(patch("s", 1))
+        async with asyncio.timeout(5.0):
+            await it.until(lambda counters: counters["delivered"] == counters["dead"] == 1)
 
 
 # The disk

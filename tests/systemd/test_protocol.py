@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,10 @@ def test_it_is_ready_when_store_socket_and_watch_are_up(systemd: Supervisor) -> 
     assert daemon.database.exists()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(daemon.socket))
-    watched = [
-        line
-        for info in Path(f"/proc/{daemon.pid}/fdinfo").iterdir()
-        for line in info.read_text().splitlines()
-        if line.startswith("inotify ")
-    ]
+    watched = []
+    for info in Path(f"/proc/{daemon.pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # a connection that has ended meanwhile
+            watched += [line for line in info.read_text().splitlines() if "inotify " in line]
     assert len(watched) == 2  # the database's log, and the spool's incoming/
 
 
@@ -243,10 +242,6 @@ def test_a_stop_does_not_wait_longer_than_drain_s(systemd: Supervisor, sandbox: 
 # The watchdog
 
 
-def quiet(systemd: Supervisor, sandbox: Sandbox) -> None:
-    """Nothing waits."""
-
-
 def paused(systemd: Supervisor, sandbox: Sandbox) -> None:
     """An operator has paused sending."""
     systemd.daemon.syncd("pause")
@@ -283,7 +278,7 @@ def locked(systemd: Supervisor, sandbox: Sandbox) -> sqlite3.Connection:
     return rude
 
 
-@pytest.mark.parametrize("condition", [quiet, paused, blocked, out, slow, locked])
+@pytest.mark.parametrize("condition", [paused, blocked, out, slow, locked])
 def test_the_watchdog_is_fed_while_it_waits(
     systemd: Supervisor, sandbox: Sandbox, condition: Callable[[Supervisor, Sandbox], object]
 ) -> None:

@@ -46,6 +46,12 @@ def unavailable() -> str | None:
     return None
 
 
+def sweep() -> None:
+    """Remove the empty cgroups that killed runs have left; one that is in use stays."""
+    for left in (_cgroup2() or Path()).glob("syncd-test-*"):
+        _remove(left)
+
+
 class Machine:
     """One booted systemd. `share` is a folder that it sees as /run/share."""
 
@@ -121,8 +127,7 @@ class Machine:
         return ["nsenter", "--target", str(self.init), *NAMESPACES, "--"]
 
     def _boot(self) -> None:
-        for left in self._cgroup.parent.glob("syncd-test-*"):
-            _remove(left)  # of a run that was killed; one in use stays
+        sweep()
         self._cgroup.mkdir()
         # setpriv: the machine ends when this process does, and be it by SIGKILL.
         script = (

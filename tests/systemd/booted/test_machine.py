@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from machine import Machine
+from machine import Machine, sweep
 
 HERE = Path(__file__).parent
 
@@ -56,6 +56,7 @@ def test_it_ends_with_whoever_booted_it_and_be_it_by_sigkill(tmp_path: Path) -> 
     while is_alive(init):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    sweep()
 
 
 def is_alive(pid: int) -> bool:
