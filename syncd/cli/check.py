@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from syncd.cli.door import Door, door, opened
+from syncd.cli.door import Door, door, is_there, opened
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.config import read_token
@@ -124,7 +124,7 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
     from syncd.store.schema import newest, open_reader
 
     path = to.places.store
-    if not os.path.lexists(path):
+    if not is_there(path):
         yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return
     with opened(open_reader, path) as db:
@@ -139,7 +139,7 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
 
 def _spool(to: Door) -> Iterator[tuple[Level, str]]:
     path = to.places.spool
-    if not os.path.lexists(path):
+    if not is_there(path):
         yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return
     troubles = [

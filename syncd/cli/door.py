@@ -105,6 +105,17 @@ def opened(
         raise SyncdError(f"{path}: permission denied: run this as its owner") from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether something is at the path. What must not be looked at is not taken for nothing."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError as error:
+        raise SyncdError(f"{path}: permission denied: run this as its owner") from error
+    return True
+
+
 @cache  # once is enough for a command that asks several times
 def _say_that_it_is_down() -> None:
     click.echo("syncd: the daemon is not running: this is what its database holds", err=True)

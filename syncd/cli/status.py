@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from syncd import __version__
-from syncd.cli.door import Door, door, opened
+from syncd.cli.door import Door, door, is_there, opened
 from syncd.cli.options import config_option, json_option
 from syncd.cli.screen import screen
 
@@ -115,7 +115,7 @@ def _database(to: Door) -> dict[str, Any]:
     from syncd.store import read
     from syncd.store.schema import open_reader
 
-    if not os.path.lexists(to.places.store):
+    if not is_there(to.places.store):
         return dict(_EMPTY)
     with opened(open_reader, to.places.store) as db:
         return read.outbox(db, time.time())

@@ -70,8 +70,18 @@ def wait_command(
         look = partial(_look_at_patch, to, patch)
     else:
         look = partial(_look_at_all, to)
+    _warn(to, everything=everything)
     last, in_time = _wait(look, None if timeout is None else time.monotonic() + timeout)
     return _tell(last, in_time=in_time, as_json=as_json)
+
+
+def _warn(to: Door, *, everything: bool) -> None:
+    """Say at once why it may take for ever, where looking does not say so itself."""
+    daemon = current(to)["daemon"]
+    if daemon["state"] in ("paused", "blocked"):
+        click.echo(f"syncd: {daemon['state']}: {daemon['reason']}", err=True)
+    elif everything and not daemon["running"]:
+        click.echo("syncd: the daemon is not running: nothing will move until it does", err=True)
 
 
 def _wait(look: Callable[[], Look], deadline: float | None) -> tuple[Look, bool]:

@@ -147,4 +147,6 @@ def _settle_in(db: sqlite3.Connection, path: Path) -> None:
 def _migrations() -> list[tuple[int, str]]:
     folder = resources.files("syncd.store") / "migrations"
     scripts = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
-    return sorted((int(entry.name.split("_")[0]), entry.read_text()) for entry in scripts)
+    return sorted(
+        (int(entry.name.split("_")[0]), entry.read_text(encoding="utf-8")) for entry in scripts
+    )

@@ -4,9 +4,12 @@ import asyncio
 import inspect
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from contextlib import aclosing, closing, suppress
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 
 import aiosqlite
@@ -32,11 +35,25 @@ async def impatient(store: Store) -> Store:
     return store
 
 
-def locked(path: Path) -> sqlite3.Connection:
-    """A rude producer: it holds the write lock until it is closed."""
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("BEGIN IMMEDIATE")
-    return db
+RUDE = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def rude_producer(path: Path) -> Iterator[None]:
+    """Another process that holds the write lock until the end of the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RUDE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        yield
+        process.communicate()
 
 
 # Somebody else in the way
@@ -45,7 +62,7 @@ def locked(path: Path) -> sqlite3.Connection:
 async def test_a_lock_that_is_held_too_long_is_told_and_works_again_when_it_is_gone(
     impatient: Store,
 ) -> None:
-    with closing(locked(impatient.path)), pytest.raises(StoreBusy) as busy:
+    with rude_producer(impatient.path), pytest.raises(StoreBusy) as busy:
         await impatient.accept(ONE)
 
     assert isinstance(busy.value, StoreUnavailable)
@@ -56,13 +73,10 @@ async def test_a_lock_that_is_held_too_long_is_told_and_works_again_when_it_is_g
 
 
 async def test_a_lock_that_is_held_for_a_moment_is_waited_for(store: Store) -> None:
-    rude = locked(store.path)
-    waiting = asyncio.create_task(store.accept(ONE))
-    await store.read(lambda db: None)  # a whole turn of the other thread
-    assert not waiting.done()
-
-    rude.execute("COMMIT")
-    rude.close()
+    with rude_producer(store.path):
+        waiting = asyncio.create_task(store.accept(ONE))
+        await store.read(lambda db: None)  # a whole turn of the other thread
+        assert not waiting.done()
 
     assert (await waiting).accepted == 1
 
@@ -70,7 +84,7 @@ async def test_a_lock_that_is_held_for_a_moment_is_waited_for(store: Store) -> N
 async def test_readers_do_not_mind_a_lock(impatient: Store) -> None:
     await impatient.accept(ONE)
 
-    with closing(locked(impatient.path)):
+    with rude_producer(impatient.path):
         assert await impatient.lane("r") is not None
 
 
