@@ -66,10 +66,10 @@ class Fence:
         async with self._relay.alone_with(suspect.run) as alone:
             if not alone:
                 return False
-            await self._gate.enter()
+            probe = await self._gate.enter()
             answer = await self._reader.retrieve(suspect.run)
             outcome = classify(answer, suspect.run, self._wall())
-            self._gate.leave(suspect.run, outcome)
+            self._gate.leave(suspect.run, outcome, probe=probe)
             match outcome:
                 case Confirmed(run):
                     if fell_back(suspect, run):

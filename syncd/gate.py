@@ -92,24 +92,25 @@ class Gate:
         self._changed = asyncio.Event()
         self._sent: deque[float] = deque(maxlen=100_000)
 
-    async def enter(self) -> None:
-        """Wait until a request may go, and count it as gone.
+    async def enter(self) -> bool:
+        """Wait until a request may go, and count it as gone. True if it goes as a probe.
 
-        Each entry is ended by `leave` or, if nothing was sent, by `give_back`. Cancelling while
-        waiting changes nothing.
+        Each entry is ended by `leave` or, if nothing was sent, by `give_back`, which are told that
+        again. Cancelling while waiting changes nothing.
         """
         async with self._line:
-            await self._pass()
+            return await self._pass()
 
-    def give_back(self) -> None:
+    def give_back(self, *, probe: bool) -> None:
         """The entry was not used. Its place in the pace is lost, which costs a moment."""
         self._in_flight -= 1
-        self._breaker = breaker.given_back(self._breaker)
+        if probe:
+            self._breaker = breaker.given_back(self._breaker)
         if self._sent:
             self._sent.pop()
         self._changed.set()
 
-    def leave(self, run_id: str, outcome: Outcome) -> bool:
+    def leave(self, run_id: str, outcome: Outcome, *, probe: bool) -> bool:
         """An answer came, or none will. Returns True if by this the service is back again."""
         now = self._clock()
         in_flight = self._in_flight
@@ -125,9 +126,11 @@ class Gate:
                     else window.grown(self._window, now, in_flight)
                 )
             case LockedOut():
-                self._breaker = breaker.locked_out(self._breaker, now, self._probe_wait_s())
+                self._breaker = breaker.locked_out(
+                    self._breaker, now, self._probe_wait_s(), probe=probe
+                )
             case Unavailable():
-                self._unavailable(run_id, outcome, now)
+                self._unavailable(run_id, outcome, now, probe)
         self._changed.set()
         return self._told(was)
 
@@ -196,7 +199,7 @@ class Gate:
             requests_per_s_1m=round(lately / 60.0, 3),
         )
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
         while (wait := self._wait_s()) > 0:
             self._changed.clear()
             try:
@@ -210,6 +213,7 @@ class Gate:
         self._breaker = breaker.passed(self._breaker)
         self._in_flight += 1
         self._sent.append(now)
+        return self._breaker.position is Position.HALF_OPEN
 
     def _wait_s(self) -> float:
         """Seconds until the next request may go; infinite: until something changes."""
@@ -222,7 +226,7 @@ class Gate:
             return max(self._breaker.probe_at, self._closed_until) - now
         return max(self._pace.due, self._closed_until) - now
 
-    def _unavailable(self, run_id: str, outcome: Unavailable, now: float) -> None:
+    def _unavailable(self, run_id: str, outcome: Unavailable, now: float, probe: bool) -> None:
         asked = outcome.retry_after_s
         if outcome.throttled:
             pause = UNASKED_PAUSE_S if asked is None else asked
@@ -236,9 +240,11 @@ class Gate:
             self._window = window.shrunk(self._window, now, quiet)
         if outcome.throttled:
             # It answers, and says that we are too fast: alive, and the pace has the remedy.
-            self._breaker = breaker.given_back(self._breaker)
+            if probe:
+                self._breaker = breaker.given_back(self._breaker)
         else:
-            self._breaker = breaker.bad(self._breaker, run_id, now, self._probe_wait_s())
+            wait_s = self._probe_wait_s()
+            self._breaker = breaker.bad(self._breaker, run_id, now, wait_s, probe=probe)
 
     def _told(self, was: Breaker) -> bool:
         """Tell the log of a breaker that has opened or closed. True if it has closed."""

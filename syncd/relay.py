@@ -219,17 +219,17 @@ class Relay:
                 await self._lanes.rest()
                 continue
             self._stepped(Waits.GATE)
-            await self._gate.enter()
+            probe = await self._gate.enter()
             self._stepped(Waits.NOTHING)
             if self._turn.locked():
                 # What was let through now must go now, or nobody has judged when it goes.
-                self._gate.give_back()
+                self._gate.give_back(probe=probe)
                 async with self._turn:
                     continue
             async with self._turn:
-                await self._begin(tasks)
+                await self._begin(tasks, probe)
 
-    async def _begin(self, tasks: asyncio.TaskGroup) -> None:
+    async def _begin(self, tasks: asyncio.TaskGroup, probe: bool) -> None:
         """Start the next lane's request in a task of its own."""
         lane = self._lanes.take()
         late = False
@@ -242,17 +242,17 @@ class Relay:
         if lane is None or not lane.waiting or late:
             if lane is not None:
                 self._lanes.give_back(lane)
-            self._gate.give_back()
+            self._gate.give_back(probe=probe)
             return
         lane.fresh = False
         request = self._request(lane)
         if request is None:
-            self._gate.give_back()
+            self._gate.give_back(probe=probe)
             self._in_flight[lane.run] = (lane.waiting[0].id,)
             attempt = tasks.create_task(self._bury(lane))
         else:
             self._in_flight[lane.run] = request.ids
-            attempt = tasks.create_task(self._attempt(lane, request))
+            attempt = tasks.create_task(self._attempt(lane, request, probe))
         self._attempts[attempt] = asyncio.get_running_loop().time()
         attempt.add_done_callback(lambda done: self._attempts.pop(done, None))
 
@@ -272,13 +272,13 @@ class Relay:
         except ValueError:
             return None
 
-    async def _attempt(self, lane: Lane, request: Fold) -> None:
+    async def _attempt(self, lane: Lane, request: Fold, probe: bool) -> None:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         answer = await self._transport.update(lane.run, request.body)
         self.figures.answered(loop.time() - sent_at)
         outcome = classify(answer, lane.run, self._wall())
-        is_back = self._gate.leave(lane.run, outcome)
+        is_back = self._gate.leave(lane.run, outcome, probe=probe)
         self._report(lane, request, outcome)
         decided = settlements(
             lane, request, outcome, self.policy.patience, now=self._wall(), draw=self._draw()

@@ -61,13 +61,14 @@ def good(breaker: Breaker) -> Breaker:
     return breaker if breaker == CLOSED else CLOSED
 
 
-def bad(breaker: Breaker, run: str, now: float, wait_s: float) -> Breaker:
+def bad(breaker: Breaker, run: str, now: float, wait_s: float, *, probe: bool = False) -> Breaker:
     """The service failed on a request for `run`; `wait_s` is the wait if it opens by this.
 
-    A streak from one or two runs says something about them, not about the service.
+    A streak from one or two runs says something about them, not about the service. While not
+    closed only the probe's failure counts: any other was sent before, and tells nothing new.
     """
     if breaker.position is not Position.CLOSED:
-        return _opened(breaker, breaker.cause, now + wait_s)
+        return _opened(breaker, breaker.cause, now + wait_s) if probe else breaker
     runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
     counted = replace(breaker, streak=breaker.streak + 1, runs=runs)
     if counted.streak >= STREAK and len(runs) >= RUNS:
@@ -75,13 +76,20 @@ def bad(breaker: Breaker, run: str, now: float, wait_s: float) -> Breaker:
     return counted
 
 
-def locked_out(breaker: Breaker, now: float, wait_s: float) -> Breaker:
-    """The service does not accept our credentials: one such answer is enough."""
+def locked_out(breaker: Breaker, now: float, wait_s: float, *, probe: bool = False) -> Breaker:
+    """The service does not accept our credentials: one such answer is enough.
+
+    Of a request from before the opening it may still tell the better cause, but never takes the
+    word from a probe that is out.
+    """
+    known = breaker.position is Position.OPEN and breaker.cause is Cause.CREDENTIALS
+    if not probe and (known or breaker.position is Position.HALF_OPEN):
+        return breaker
     return _opened(breaker, Cause.CREDENTIALS, now + wait_s)
 
 
 def given_back(breaker: Breaker) -> Breaker:
-    """The probe was not sent after all."""
+    """The probe was not sent after all, or has told nothing: the next request is the probe."""
     if breaker.position is Position.HALF_OPEN:
         return replace(breaker, position=Position.OPEN)
     return breaker
@@ -95,9 +103,6 @@ def hurried(breaker: Breaker, now: float) -> Breaker:
 
 
 def _opened(breaker: Breaker, cause: Cause, probe_at: float) -> Breaker:
-    late_answer = breaker.position is Position.OPEN and cause is breaker.cause
-    if late_answer:  # from before the opening: it tells nothing new
-        return breaker
     return Breaker(Position.OPEN, cause, 0, frozenset(), breaker.trips + 1, probe_at)
 
 

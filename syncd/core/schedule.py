@@ -44,13 +44,15 @@ class Schedule:
         for lane in lanes:
             if lane.run not in self._held and lane.waiting:
                 self._held[lane.run] = lane
-                heapq.heappush(self._ready, (-lane.priority, lane.waiting[0].id, lane.run))
+                heapq.heappush(self._ready, _place(lane))
 
     def take(self) -> Lane | None:
         """The next lane: highest priority, then oldest patch. It is busy until `drop`."""
         while self._ready:
-            lane = self._held.get(heapq.heappop(self._ready)[2])
-            if lane is not None and lane.run not in self._busy:
+            place = heapq.heappop(self._ready)
+            lane = self._held.get(place[2])
+            # A place from before the lane was dropped and held again would put it ahead of others.
+            if lane is not None and lane.run not in self._busy and place == _place(lane):
                 self._busy.add(lane.run)
                 return lane
         return None
@@ -74,7 +76,7 @@ class Schedule:
         if priority > lane.priority:
             lane.priority = priority
             if run not in self._busy:
-                heapq.heappush(self._ready, (-priority, lane.waiting[0].id, run))
+                heapq.heappush(self._ready, _place(lane))
         return True
 
     def reserve(self, run: str) -> bool:
@@ -102,3 +104,8 @@ class Schedule:
         self._ready.clear()
         for lane in self._held.values():
             lane.more, lane.fresh = True, False
+
+
+def _place(lane: Lane) -> tuple[int, int, str]:
+    """Where it stands in line."""
+    return -lane.priority, lane.waiting[0].id, lane.run

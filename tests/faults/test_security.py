@@ -282,7 +282,7 @@ async def test_one_byte_a_while_is_not_waited_for() -> None:
 
     assert isinstance(reply, NoReply)
     assert (reply.cause, reply.ambiguous) == ("timeout", True)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
 
 
 @pytest.mark.parametrize(

@@ -616,6 +616,7 @@ async def test_a_name_that_is_no_text_is_taken_like_any_other(
     assert batches(store)[0][0] == "\\xff\n.jsonl"
 
 
+@pytest.mark.alone
 async def test_other_producers_do_not_wait_long_for_a_large_file(
     store: FragileStore, spool: Spool
 ) -> None:
@@ -649,7 +650,8 @@ async def test_other_producers_do_not_wait_long_for_a_large_file(
 async def test_the_loop_stays_free_while_a_file_is_verified(
     store: FragileStore, spool: Spool
 ) -> None:
-    drop(spool, "a.json", "[" + ",".join(line(n) for n in range(15_000)) + "]")
+    """As one piece of work it would leave room for a beat or two, however fast the machine."""
+    drop(spool, "a.json", "[" + ",".join(line(n) for n in range(30_000)) + "]")
     beats = 0
 
     async def beat() -> None:
@@ -662,4 +664,4 @@ async def test_the_loop_stays_free_while_a_file_is_verified(
         tasks.create_task(beat())
         await take_in(store, spool, "a.json")
 
-    assert beats > 20
+    assert beats > 5

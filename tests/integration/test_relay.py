@@ -286,6 +286,7 @@ async def test_too_old_a_patch_is_given_up_where_the_operator_wants_that(path: P
 # Limits
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("fold", [False, True], ids=["one by one", "folded"])
 async def test_the_limit_is_used_and_never_passed(path: Path, fold: bool) -> None:
     async with (

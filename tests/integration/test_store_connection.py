@@ -313,6 +313,7 @@ async def test_a_commit_is_noticed_even_if_its_sync_takes_seconds(tmp_path: Path
     assert looks < 400
 
 
+@pytest.mark.alone
 async def test_somebody_elses_commit_is_noticed_at_once(store: Store) -> None:
     noticed: list[float] = []
     started = asyncio.Event()

@@ -62,6 +62,7 @@ def test_patches_of_every_source_reach_their_runs(tmp_path: Path, version: str) 
         ]
 
 
+@pytest.mark.alone
 def test_folding_needs_few_requests_and_stays_under_the_limit(tmp_path: Path) -> None:
     """6,000 patches over 300 runs at 40/s drain in under 15 s without one 429."""
     made = feed.patches(6000, 300, 7, "fold")
@@ -80,6 +81,7 @@ def test_folding_needs_few_requests_and_stays_under_the_limit(tmp_path: Path) ->
         assert arrivals[-1] - arrivals[0] < 15.0
 
 
+@pytest.mark.alone
 def test_without_folding_the_limit_is_used_and_never_passed(tmp_path: Path) -> None:
     """With `fold = false` at least 97 % of the limit is used, without one 429.
 

@@ -20,18 +20,35 @@ _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 @contextmanager
 def all_but_the_first_stopped(pid: int) -> Iterator[None]:
     """While the block runs, only the thread that the process began with goes on."""
+    while not _wait_in_the_kernel(held := _stopped(pid), pid):
+        # It may hold what the first thread needs to go on, the interpreter's lock above all.
+        _let_go(held)
+    try:
+        yield
+    finally:
+        _let_go(held)
+
+
+def _stopped(pid: int) -> list[int]:
     threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
     held = [thread for thread in threads if thread != pid]
     for thread in held:
         _call(SEIZE, thread)
         _call(INTERRUPT, thread)
         os.waitpid(thread, ALL_KINDS)
-    try:
-        yield
-    finally:
-        for thread in held:
-            with suppress(ProcessLookupError):
-                _call(DETACH, thread)
+    return held
+
+
+def _wait_in_the_kernel(threads: list[int], pid: int) -> bool:
+    """Whether each was stopped in a system call, and none while it computed."""
+    calls = [Path(f"/proc/{pid}/task/{thread}/syscall").read_text() for thread in threads]
+    return not any(call.startswith(("-1", "running")) for call in calls)
+
+
+def _let_go(threads: list[int]) -> None:
+    for thread in threads:
+        with suppress(ProcessLookupError):
+            _call(DETACH, thread)
 
 
 def _call(request: int, thread: int) -> None:

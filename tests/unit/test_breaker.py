@@ -71,9 +71,9 @@ def test_each_failed_probe_opens_it_again_and_is_counted(cause: Cause) -> None:
     for trip in range(2, 6):
         probing = breaker.passed(here)
         here = (
-            breaker.locked_out(probing, 100.0, 1.0)
+            breaker.locked_out(probing, 100.0, 1.0, probe=True)
             if cause is Cause.CREDENTIALS
-            else breaker.bad(probing, "a", 100.0, 1.0)
+            else breaker.bad(probing, "a", 100.0, 1.0, probe=True)
         )
         assert (here.position, here.cause, here.trips) == (Position.OPEN, cause, trip)
         assert here.probe_at == 101.0
@@ -109,10 +109,11 @@ def test_in_a_hurry_the_probe_goes_at_once() -> None:
     assert breaker.hurried(PROBING, 3.0) == PROBING
 
 
+LATE = ["late failure", "late refusal"]  # of requests that were sent before it opened
 EVENTS = st.lists(
     st.tuples(
         st.floats(0, 20),
-        st.sampled_from(["ask", "good", "bad", "locked out", "given back", "hurried"]),
+        st.sampled_from([*["ask", "good", "bad", "locked out", "given back", "hurried"], *LATE]),
         st.sampled_from("abcd"),
         st.floats(0, 300),
     ),
@@ -136,11 +137,15 @@ def test_whatever_happens_a_second_probe_waits_for_the_fate_of_the_first(
             case "good":
                 here, probes_out = breaker.good(here), 0
             case "bad":
-                here = breaker.bad(here, run, now, wait_s)
+                here = breaker.bad(here, run, now, wait_s, probe=True)
                 probes_out = 0
             case "locked out":
-                here = breaker.locked_out(here, now, wait_s)
+                here = breaker.locked_out(here, now, wait_s, probe=True)
                 probes_out = 0
+            case "late failure":
+                here = breaker.bad(here, run, now, wait_s)
+            case "late refusal":
+                here = breaker.locked_out(here, now, wait_s)
             case "given back":
                 here, probes_out = breaker.given_back(here), 0
             case "hurried":

@@ -148,6 +148,16 @@ def test_after_an_operator_changed_rows_nothing_that_was_read_is_trusted() -> No
     assert taken.more
 
 
+def test_a_lane_held_again_stands_where_it_belongs_now() -> None:
+    schedule = holding(lane("b", 1, priority=5))
+    schedule.reserve("b")
+    schedule.drop("b")
+
+    schedule.add([lane("a", 2), lane("b", 3)])
+
+    assert order(schedule) == ["a", "b"]
+
+
 RUNS = st.sampled_from("abcd")
 PRIORITIES = st.integers(-2, 2)
 
