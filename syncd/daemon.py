@@ -3,6 +3,7 @@
 import asyncio
 import faulthandler
 import os
+import resource
 import signal
 import threading
 import time
@@ -47,6 +48,8 @@ DAY_S = 86_400.0
 def run(config: Config, environ: Mapping[str, str], config_path: str | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code; raises SyncdError if it cannot start."""
     log.setup(config.log.level, config.log.format, environ=environ)
+    with suppress(OSError, ValueError):  # under systemd the unit has seen to it, and forbids this
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the token
     with suppress(OSError, ValueError):  # a stderr that is no file
         faulthandler.enable()  # the watchdog's SIGABRT leaves the place where each thread stood
     daemon = Daemon(config, environ, config_path)
@@ -142,7 +145,9 @@ class Daemon:
         self._relay = Relay(self._store, api, self._gate, _policy(config), wall=self._wall)
         self._fence = Fence(self._store, api, self._gate, self._relay, wall=self._wall)
         self._intake = Intake(self._store, self._spool)
-        self._status = Status(self._store, self._gate, self._relay, self._spool, self._wall)
+        self._status = Status(
+            self._store, self._gate, self._relay, self._spool, self._troubles, self._wall
+        )
         control = Control(self._store, self._relay, self._gate, self._status)
         await control.listen(self._places.socket, stack)
         if address := config.control.metrics_address:
@@ -265,7 +270,7 @@ class Daemon:
                 status = await self._status()
         except (TimeoutError, SyncdError) as error:
             return f"the database does not answer: {error}".rstrip(": ")
-        return sentence(status, list(self._troubles()))
+        return sentence(status)
 
     def _troubles(self) -> Iterator[str]:
         if self._refused:

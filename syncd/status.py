@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from syncd import __version__
@@ -17,12 +17,20 @@ class Status:
     """Asks the parts of one daemon. They are not changed by it."""
 
     def __init__(
-        self, store: Store, gate: Gate, relay: Relay, spool: Spool, wall: Callable[[], float]
+        self,
+        store: Store,
+        gate: Gate,
+        relay: Relay,
+        spool: Spool,
+        troubles: Callable[[], Iterable[str]],
+        wall: Callable[[], float],
     ) -> None:
+        """`troubles` tells what else is wrong, a line each: what delays no delivery yet."""
         self._store = store
         self._gate = gate
         self._relay = relay
         self._spool = spool
+        self._troubles = troubles
         self._wall = wall
         self._started_at = wall()
         self.draining = False
@@ -69,6 +77,7 @@ class Status:
                 "rejected": self._spool.rejected(),
             },
             "last_error": status["last_error"],
+            "troubles": list(self._troubles()),
         }
 
     def _state(self, closed_until: str | None) -> tuple[str, str | None]:

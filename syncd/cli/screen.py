@@ -21,6 +21,7 @@ def screen(status: dict[str, Any], now: float, *, start: str = "syncd run") -> l
         "",
         *_gate(status, now),
         *_spool(status["spool"]),
+        *(_line("trouble", plain(trouble)) for trouble in status["troubles"]),
         *_last_error(status["last_error"], now),
     ]
     advice = list(_advice(status, start))

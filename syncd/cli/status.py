@@ -103,6 +103,7 @@ def offline(to: Door) -> dict[str, Any]:
         "eta_s": 0.0 if nothing_waits else None,
         "spool": {"waiting": spool.waiting(), "rejected": spool.rejected()},
         "last_error": last_error,
+        "troubles": [],
     }
 
 

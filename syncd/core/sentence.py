@@ -1,15 +1,15 @@
 """How things stand in one sentence: what `systemctl status` shows beside the unit."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def sentence(status: Mapping[str, Any], troubles: Sequence[str] = ()) -> str:
-    """CONTRACT's section 5 and whatever else is wrong, the most important first.
+def sentence(status: Mapping[str, Any]) -> str:
+    """CONTRACT's section 5, the most important first.
 
     Without figures that change while nothing happens: the same text need not be sent again.
     """
-    return "; ".join([*_state(status), *troubles, *_waiting(status), *_dead(status)])
+    return "; ".join([*_state(status), *status["troubles"], *_waiting(status), *_dead(status)])
 
 
 def _state(status: Mapping[str, Any]) -> Iterator[str]:

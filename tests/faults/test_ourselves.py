@@ -186,7 +186,6 @@ def test_a_spool_that_nobody_can_write_to_is_waited_out(tmp_path: Path) -> None:
         assert daemon.rows("SELECT count(*) FROM outbox") == [(4,)]
 
 
-@pytest.mark.xfail(strict=True, reason="`status` is not told what intake waits for; the log is")
 def test_status_says_what_the_spool_waits_for(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     with (

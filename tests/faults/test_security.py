@@ -91,7 +91,6 @@ def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
             assert [place for place, text in seen.items() if SECRET.encode() in text] == []
 
 
-@pytest.mark.xfail(strict=True, reason="only the unit's LimitCORE=0 keeps the token out of cores")
 def test_a_daemon_leaves_no_core(tmp_path: Path) -> None:
     """Wherever it was started from: its memory holds the token."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)

@@ -70,7 +70,7 @@ def test_status_has_the_shape_of_the_contract(tmp_path: Path) -> None:
     assert {key: set(value) for key, value in status.items() if isinstance(value, dict)} == (
         STATUS_SHAPE
     )
-    assert set(status) == {*STATUS_SHAPE, "eta_s", "last_error"}
+    assert set(status) == {*STATUS_SHAPE, "eta_s", "last_error", "troubles"}
     assert status["outbox"]["pending"] == 1
     assert status["outbox"]["oldest_pending_s"] >= 0
     assert status["eta_s"] is None

@@ -47,12 +47,19 @@ def status(**daemon: object) -> dict[str, Any]:
         "eta_s": 0.0,
         "spool": {"waiting": 0, "rejected": 0},
         "last_error": None,
+        "troubles": [],
     }
 
 
 def shown(status: dict[str, Any]) -> str:
     """The screen as text without colours."""
     return click.unstyle("\n".join(screen(status, NOW)))
+
+
+def test_what_else_is_wrong_has_a_line_each() -> None:
+    wrong = status() | {"troubles": ["the spool waits: [Errno 28] No space left on device"]}
+
+    assert "  trouble      the spool waits: [Errno 28] No space left on device" in shown(wrong)
 
 
 def test_a_calm_screen_gives_no_advice() -> None:

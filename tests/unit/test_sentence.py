@@ -23,6 +23,7 @@ def status(
         "throughput": {"delivered_per_s_1m": rate},
         "eta_s": eta_s,
         "last_error": error,
+        "troubles": [],
     }
 
 
@@ -50,7 +51,7 @@ def test_trouble_comes_first() -> None:
         dead=2,
     )
 
-    assert sentence(blocked, ["reload refused: /etc/x: retry.cap_s"]) == (
+    assert sentence(blocked | {"troubles": ["reload refused: /etc/x: retry.cap_s"]}) == (
         "blocked: the API does not accept the credentials: see last_error (INVALID_API_KEY);"
         " reload refused: /etc/x: retry.cap_s; 3 patches to deliver;"
         " 2 dead (syncd list --state dead)"
