@@ -146,7 +146,12 @@ class Daemon:
         self._fence = Fence(self._store, api, self._gate, self._relay, wall=self._wall)
         self._intake = Intake(self._store, self._spool)
         self._status = Status(
-            self._store, self._gate, self._relay, self._spool, self._troubles, self._wall
+            self._store,
+            self._gate,
+            self._relay,
+            self._spool,
+            troubles=self._troubles,
+            wall=self._wall,
         )
         control = Control(self._store, self._relay, self._gate, self._status)
         await control.listen(self._places.socket, stack)

@@ -22,6 +22,7 @@ class Status:
         gate: Gate,
         relay: Relay,
         spool: Spool,
+        *,
         troubles: Callable[[], Iterable[str]],
         wall: Callable[[], float],
     ) -> None:

@@ -1,6 +1,7 @@
 """`syncd enqueue`: one patch from its arguments, or many from a file."""
 
 import json
+import re
 from dataclasses import asdict
 
 import click
@@ -111,8 +112,18 @@ def _merged(metadata: str | None, pairs: tuple[str, ...]) -> str | None:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise click.UsageError(f"--set {plain(pair)}: must be KEY=VALUE")
-        values[key] = orjson.Fragment(value.strip()) if _is_json(value) else value
+        if _is_json(value):
+            values[key] = orjson.Fragment(value.strip())
+        else:
+            if _MEANT_AS_JSON.match(value):
+                note = f"syncd: --set {plain(key)}: not JSON, so it is sent as the text {value!r}"
+                click.echo(note, err=True)
+            values[key] = value
     return orjson.dumps(values).decode()
+
+
+# An object, an array, a string with its quotes, or a number that JSON readers cannot hold.
+_MEANT_AS_JSON = re.compile(r"\s*([{\[\"]|-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?\s*$)")
 
 
 def _is_json(value: str) -> bool:

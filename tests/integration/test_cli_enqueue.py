@@ -41,6 +41,20 @@ def test_numbers_stay_as_they_were_typed(tmp_path: Path) -> None:
     assert '"metadata":{"a":1.50,"b":1E2}' in listed
 
 
+@pytest.mark.parametrize("value", ["[a, b]", '{"a": 1', '"open', "1e999"])
+def test_what_looks_like_json_and_is_not_is_told(tmp_path: Path, value: str) -> None:
+    found = syncd("enqueue", "run_1", "--set", f"k={value}", folder=tmp_path)
+
+    assert found.stdout == "accepted patch 1\n"
+    assert found.stderr == f"syncd: --set k: not JSON, so it is sent as the text {value!r}\n"
+    assert rows(tmp_path)[0]["metadata"] == {"k": value}
+
+
+@pytest.mark.parametrize("value", ["007", "two words", "1.", "-", "nan", "2026-11-23"])
+def test_a_plain_text_needs_no_note(tmp_path: Path, value: str) -> None:
+    assert syncd("enqueue", "run_1", "--set", f"k={value}", folder=tmp_path).stderr == ""
+
+
 def test_a_known_key_is_skipped(tmp_path: Path) -> None:
     """A second patch with the same key is no error and no patch."""
     once = ("enqueue", "run_1", "--name", "n", "--key", "k")
