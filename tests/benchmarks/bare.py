@@ -15,10 +15,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from tests.benchmarks import loop, machine
+from tests.benchmarks import loop, machine, stand
 from tests.benchmarks.rows import Row, body_of, rows
-
-WARM_UP = 500
 
 
 async def main(url: str, count: int, in_flight: int) -> None:
@@ -29,7 +27,7 @@ async def main(url: str, count: int, in_flight: int) -> None:
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={**headers, "Authorization": "Bearer benchmark"},
     ) as session:
-        await _post(session, url, rows(WARM_UP), in_flight)
+        await _post(session, url, rows(stand.WARM_UP), in_flight)
         work = rows(count)
         began, before = time.monotonic(), machine.used(os.getpid())
         await _post(session, url, work, in_flight)

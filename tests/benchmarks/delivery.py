@@ -71,21 +71,20 @@ class Delivered:
         self.threads_us = [1e6 * used / count for used in cpu.threads.values()]
 
 
-def deliver(folder: Path, vendor: stand.Vendor, work: list[Row], behind: int = 0) -> Delivered:
+def deliver(folder: Path, vendor: stand.Vendor, work: list[Row]) -> Delivered:
     """Start a daemon on what is in `folder`, give it patches, and wait until all are confirmed.
 
-    `behind` patches were delivered before.
+    As with the bare loop, what is measured begins warm: the second that belongs to whoever sent
+    before has passed, and the window is open.
     """
     with stand.daemon(folder, vendor.url) as daemon:
-        assert daemon.running is not None
-        before, vendor_s = machine.used(daemon.running.pid), vendor.reset()["cpu_s"]
+        behind = stand.warm_up(daemon)
+        before, vendor_s = machine.used(daemon.pid), vendor.reset()["cpu_s"]
         began = stand.insert(daemon.database, work)
         ended = stand.wait_for(daemon.database, "delivered", behind + len(work))
-        cpu = machine.used(daemon.running.pid).since(before)
+        cpu = machine.used(daemon.pid).since(before)
         vendor_s = vendor.books()["cpu_s"] - vendor_s
-        return Delivered(
-            len(work), ended - began, cpu, vendor_s, machine.peak_mib(daemon.running.pid)
-        )
+        return Delivered(len(work), ended - began, cpu, vendor_s, machine.peak_mib(daemon.pid))
 
 
 def _parts(runs: list[Delivered]) -> Iterator[Figure]:

@@ -26,7 +26,7 @@ def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
                 if number == 0:
                     _deliver_before(home, vendor.url, behind)
                 work = rows(scale.patches, seed=number)
-                done.append(deliver(home, vendor, work, behind + number * len(work)))
+                done.append(deliver(home, vendor, work))
     none = [run.cpu_us for run in runs[0]]
     for behind, done in runs.items():
         name = f"growth: {behind:,} delivered before"

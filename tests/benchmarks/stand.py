@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from syncd.store.schema import open_writer
-from tests.benchmarks.rows import Row
+from tests.benchmarks.rows import Row, rows
 from tests.processes import Daemon
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300.0
 LOOK_S = 0.01
 IN_FLIGHT = 64
+WARM_UP = 500
 FAST: Mapping[str, object] = {"rate_per_s": 10_000.0, "max_in_flight": IN_FLIGHT, "fold": False}
 
 
@@ -97,16 +98,24 @@ def bare(url: str, count: int) -> dict[str, float]:
     return took
 
 
-def insert(database: Path, rows: Sequence[Row]) -> float:
+def insert(database: Path, work: Sequence[Row]) -> float:
     """INSERT patches in one transaction, as any producer would; the instant before its COMMIT."""
     with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         db.executemany(
-            "INSERT INTO outbox (workflow_run_id, name, metadata) VALUES (?, ?, ?)", rows
+            "INSERT INTO outbox (workflow_run_id, name, metadata) VALUES (?, ?, ?)", work
         )
         at = time.monotonic()
         db.execute("COMMIT")
     return at
+
+
+def warm_up(daemon: Daemon) -> int:
+    """Deliver a few patches; returns how many are delivered then, those from before included."""
+    delivered = count(daemon.database, "delivered") + WARM_UP
+    insert(daemon.database, rows(WARM_UP, seed=-delivered))
+    wait_for(daemon.database, "delivered", delivered)
+    return delivered
 
 
 def create(database: Path) -> None:
@@ -114,14 +123,21 @@ def create(database: Path) -> None:
     open_writer(database).close()
 
 
-def wait_for(database: Path, state: str, count: int) -> float:
+def count(database: Path, state: str) -> int:
+    """How many patches there are in a state."""
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+        (n,) = db.execute("SELECT n FROM counters WHERE state = ?", (state,)).fetchone()
+    return int(n)
+
+
+def wait_for(database: Path, state: str, wanted: int) -> float:
     """The instant at which there are so many patches in a state."""
     uri = f"{database.as_uri()}?mode=ro"
     until = time.monotonic() + PATIENCE_S
     with closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
         while time.monotonic() < until:
             (n,) = db.execute("SELECT n FROM counters WHERE state = ?", (state,)).fetchone()
-            if n >= count:
+            if n >= wanted:
                 return time.monotonic()
             time.sleep(LOOK_S)
-    raise TimeoutError(f"{database}: fewer than {count} {state} after {PATIENCE_S} s")
+    raise TimeoutError(f"{database}: fewer than {wanted} {state} after {PATIENCE_S} s")
