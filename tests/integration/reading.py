@@ -25,8 +25,8 @@ PROSE = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
 # What the page calls its reader's home, the sandbox's port and the token.
 HOME, PORT, TOKEN = "/home/you", "8321", "rehearsal"
 
-# Not run: they would fetch packages, or are slow.
-LEFT_OUT = ("make ", "python3 -m venv ", "~/syncd-venv/bin/pip install ")
+# Not run: they would fetch packages, or are slow, or need root, as tests/systemd/booted has it.
+LEFT_OUT = ("make ", "python3 -m venv ", "~/syncd-venv/bin/pip install ", "sudo ", "systemctl ")
 NOTHING = Path(os.devnull)
 
 
