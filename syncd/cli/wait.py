@@ -34,6 +34,13 @@ class Look:
     """Patches that may yet be delivered without anybody's help."""
     failed: tuple[str, ...] = ()
     """What will not arrive by itself, each in a few words."""
+    files: int = 0
+    """Files of the spool whose patches nobody has counted yet."""
+
+    def __str__(self) -> str:
+        """What is still to go."""
+        counted = [many(self.moving, "patch")] if self.moving or not self.files else []
+        return " and ".join([*counted, *([many(self.files, "file")] if self.files else [])])
 
 
 @click.command("wait")
@@ -93,7 +100,7 @@ def _wait(look: Callable[[], Look], deadline: float | None) -> tuple[Look, bool]
         except WentAway:
             pass  # the daemon is restarted: look again
         else:
-            if not seen.moving:
+            if not seen.moving and not seen.files:
                 return seen, True
         if deadline is not None and time.monotonic() + LOOK_EVERY_S > deadline:
             return seen, False
@@ -107,14 +114,19 @@ def _tell(look: Look, *, in_time: bool, as_json: bool) -> int:
     elif look.failed:
         result, code = "failed", 1
     if as_json:
-        found = {"result": result, "waiting": look.moving, "failed": look.failed}
+        found = {
+            "result": result,
+            "waiting": look.moving,
+            "files": look.files,
+            "failed": look.failed,
+        }
         click.echo(json.dumps(found, ensure_ascii=False))
         return code
     match result:
         case "delivered":
             click.echo("delivered")
         case "timeout":
-            click.echo(f"syncd: the time is up: {many(look.moving, 'patch')} to go", err=True)
+            click.echo(f"syncd: the time is up: {look} to go", err=True)
         case _:
             for line in look.failed:
                 click.echo(line)
@@ -138,9 +150,9 @@ def _look_at_run(to: Door, run: str) -> Look:
 def _look_at_all(to: Door) -> Look:
     status = current(to)
     outbox = status["outbox"]
-    moving = outbox["pending"] + outbox["in_flight"] + status["spool"]["waiting"]
-    if moving or not outbox["dead"] + outbox["held"]:
-        return Look(moving)
+    moving, files = outbox["pending"] + outbox["in_flight"], status["spool"]["waiting"]
+    if moving or files or not outbox["dead"] + outbox["held"]:
+        return Look(moving, files=files)
     return Look(0, _named(_failures(to, {}), outbox["dead"] + outbox["held"]))
 
 
@@ -149,7 +161,7 @@ def _look_at_batch(to: Door, name: str) -> Look:
     on_its_way = any(_in_spool(to, folder, name) for folder in ("incoming", "taking"))
     newest = next(to.rows("batches", {"name": name, "limit": 1}), None)
     if on_its_way:
-        return Look(moving=1)
+        return Look(0, files=1)
     if newest is None:
         if _in_spool(to, "rejected", name):
             return Look(0, (_rejected(to, name),))

@@ -232,6 +232,24 @@ def test_wait_runs_into_its_timeout(tmp_path: Path) -> None:
     assert found.stderr == DOWN + "syncd: the time is up: 1 patch to go\n"
 
 
+def test_wait_tells_files_from_patches(tmp_path: Path) -> None:
+    syncd("enqueue", "a", "--name", "x", folder=tmp_path)
+    incoming = tmp_path / "state/syncd/spool/incoming"
+    incoming.mkdir(parents=True)
+    (incoming / "b.jsonl").write_text('{"workflow_run_id": "b", "name": "y"}\n')
+
+    everything = syncd("wait", "--all", "--timeout", "0.3", folder=tmp_path)
+    batch = syncd("wait", "--batch", "b.jsonl", "--timeout", "0.3", "--json", folder=tmp_path)
+
+    assert everything.stderr.endswith("syncd: the time is up: 1 patch and 1 file to go\n")
+    assert json.loads(batch.stdout) == {
+        "result": "timeout",
+        "waiting": 0,
+        "files": 1,
+        "failed": [],
+    }
+
+
 def test_wait_names_what_will_not_arrive(tmp_path: Path) -> None:
     """Held patches wait for an operator: waiting for them would be waiting forever."""
     syncd("enqueue", "a", "--name", "x", folder=tmp_path)
