@@ -7,8 +7,9 @@ from pathlib import Path
 
 from asyncinotify import Inotify, Mask
 
-SOON_S = 0.005  # between looks while a commit may be under way …
-ALERT_S = 1.0  # … for so long after the last write to the log: an fsync may take its time
+SOON_S = 0.005  # between looks while a commit may be under way: at first …
+LATER_S = 0.08  # … and at last, the longer ago the last write to the log was, …
+ALERT_S = 1.0  # … for so long after it: an fsync may take its time
 IDLE_S = 1.0  # between looks otherwise: a sync of a busy disk may take longer still
 POLL_S = 0.05  # between looks where inotify is not to be had
 
@@ -22,19 +23,20 @@ async def changes(database: Path, version: Callable[[], Awaitable[int]]) -> Asyn
     """
     loop = asyncio.get_running_loop()
     seen = await version()
-    alert_until = loop.time() + ALERT_S  # a commit may be under way already
+    written = loop.time()  # for all we know: a commit may be under way already
     with ExitStack() as stack:
         inotify = _watching(Path(f"{database}-wal"), stack)
         yield  # for what came before anybody watched
         while True:
-            alert = loop.time() < alert_until
+            ago_s = loop.time() - written
+            pause_s = min(max(SOON_S, ago_s / 2), LATER_S) if ago_s < ALERT_S else IDLE_S
             try:
-                async with asyncio.timeout(SOON_S if alert else IDLE_S if inotify else POLL_S):
+                async with asyncio.timeout(pause_s if inotify else POLL_S):
                     if inotify is None:
                         await asyncio.Event().wait()
                     else:
                         await inotify.get()
-                        alert_until = loop.time() + ALERT_S
+                        written = loop.time()
             except TimeoutError:
                 pass
             now = await version()
