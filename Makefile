@@ -12,10 +12,10 @@ PIP := test -O "$$HOME" -a -w "$$HOME" || export PIP_NO_CACHE_DIR=1; \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench faults systemd venv install account rollback uninstall
+.PHONY: help demo test check bench bench-peers soak faults systemd venv install account rollback uninstall
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 demo: $(VENV)/.runtime  ## the whole job on a throw-away folder, with a proof at the end
 	@$(BIN)/syncd demo
@@ -28,8 +28,14 @@ check: $(VENV)/.dev  ## style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(VENV)/.dev  ## measure
-	@$(BIN)/python -m tests.benchmarks
+bench: $(VENV)/.bench  ## measure, beside a bare loop: under ten minutes; BENCH='--only delivery --compare FILE'
+	@$(BIN)/python -m tests.benchmarks --json build/bench.json $(BENCH)
+
+bench-peers: $(VENV)/.bench  ## the same work done by other programs, installed into build/peers
+	@$(BIN)/python -m tests.benchmarks.peers --json build/bench-peers.json $(BENCH)
+
+soak: $(VENV)/.bench  ## an hour of work, or SOAK=minutes, drawn in build/soak/soak.png
+	@$(BIN)/python -m tests.benchmarks.soak --minutes $(or $(SOAK),60)
 
 faults: $(VENV)/.dev  ## try to break the promises, for a quarter of an hour
 	@$(BIN)/python -m tests.faults $(FAULTS)
@@ -61,6 +67,11 @@ $(VENV)/.runtime: pyproject.toml constraints.txt $(BIN)/pip
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "installing what the benchmarks need into $(VENV)"
+	@$(PIP) -e '.[bench]'
 	@touch $@
 
 # pip comes last into a new environment: one that was interrupted is made again.

@@ -156,16 +156,19 @@ class Control:
             reason=ask.get("reason"),
             everything=bool(ask.get("all")),
         )
-        async with self._relay.standing_still() as in_flight:
-            touched = await self._store.operate(
-                cast("Verb", verb), selection, in_flight=in_flight, force=bool(ask.get("force"))
-            )
+        touched = await self._store.operate_in_steps(
+            cast("Verb", verb),
+            selection,
+            self._relay.standing_still,
+            force=bool(ask.get("force")),
+        )
         log.info("operator.verb", verb=verb, touched=touched.touched)
         return _json(
             {
                 "touched": touched.touched,
                 "in_flight": touched.in_flight,
                 "superseded": touched.superseded,
+                "unclear": touched.unclear,
                 "left_out": {str(key): value for key, value in touched.left_out.items()},
             }
         )

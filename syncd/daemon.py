@@ -28,7 +28,7 @@ from syncd.gate import Gate, Limits
 from syncd.intake import Intake
 from syncd.lanes import SLOW_LOOK_S
 from syncd.relay import Policy, Relay
-from syncd.spool import Spool
+from syncd.spool import Spool, lock
 from syncd.status import Status
 from syncd.store import Store, StoreUnavailable
 from syncd.store.schema import BUSY_TIMEOUT_S
@@ -53,13 +53,17 @@ def run(config: Config, environ: Mapping[str, str], config_path: str | None = No
     with suppress(OSError, ValueError):  # a stderr that is no file
         faulthandler.enable()  # the watchdog's SIGABRT leaves the place where each thread stood
     daemon = Daemon(config, environ, config_path)
+    failure: SyncdError | None = None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.serve())
     except* SyncdError as group:
-        raise _first(group) from None
+        failure = _first(group)
     finally:
         daemon.deadline.cancel()
+    if failure is not None:
+        # Not from within `except*`: some Pythons make a group of it again.
+        raise failure from None
     return 0
 
 
@@ -124,6 +128,10 @@ class Daemon:
             )
         stack.push_async_callback(self._store.close)
         self._spool = Spool(self._places.spool, config.spool.settle_s, config.spool.max_file_bytes)
+        with suppress(OSError):  # intake says so, and waits
+            await asyncio.to_thread(self._spool.prepare)
+        if (locked := await asyncio.to_thread(lock, self._places.spool)) is not None:
+            stack.callback(os.close, locked)
         endpoint = Endpoint(
             config.api.url,
             config.api.version_header,

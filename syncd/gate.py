@@ -71,12 +71,13 @@ class Gate:
         started: float,
         closed_for_s: float = 0.0,
         draw: Callable[[], float] = random.random,
-        throttle: Throttler | None = None,
+        throttle: Callable[[float], Throttler] | None = None,
     ) -> None:
         """`started`: when this process began, on `clock`; another may have sent until then.
 
         `closed_for_s`: what is left of a Retry-After that the process before this one was given,
-        but never more than is believed of one.
+        but never more than is believed of one. `throttle` makes the hard cap for a rate; the usual
+        one lives on the system's own clock.
         """
         self._limits = limits
         self._clock = clock
@@ -84,7 +85,8 @@ class Gate:
         self._pace = pace.begin(limits.rate_per_s, last_second_spent_until=started)
         self._window = window.begin(limits.max_in_flight)
         self._breaker = breaker.CLOSED
-        self._throttle = throttle or _cap(limits.rate_per_s)
+        self._cap = throttle or _cap
+        self._throttle = self._cap(limits.rate_per_s)
         self._closed_until = clock() + min(closed_for_s, MAX_RETRY_AFTER_S)
         self._in_flight = 0
         self._paused = False
@@ -154,7 +156,7 @@ class Gate:
         self._limits = limits
         self._pace = pace.limited(self._pace, limits.rate_per_s)
         self._window = window.bounded(self._window, limits.max_in_flight)
-        self._throttle = _cap(limits.rate_per_s)
+        self._throttle = self._cap(limits.rate_per_s)
         self._changed.set()
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from syncd.store import Accepted, Place, Store, StoreUnavailable
 log = structlog.get_logger()
 
 SOURCE = "spool"
-CHUNK_ROWS = 1000
-PAUSE_S, MAX_PAUSE_S = 0.010, 0.100  # between commits, for other producers
+CHUNK_ROWS, FIRST_ROWS, FEWEST_ROWS = 20_000, 1000, 100
+HOLD_S = 0.080  # a chunk has as many rows as can be written in that time
 RESCAN_S = 30.0
 RETRY_BASE_S, RETRY_CAP_S = 0.1, 5.0
 
@@ -66,20 +67,19 @@ class Intake:
         spool: Spool,
         *,
         chunk_rows: int = CHUNK_ROWS,
-        pause_s: float = PAUSE_S,
         rescan_s: float = RESCAN_S,
     ) -> None:
         self._store = store
         self._spool = spool
-        self._rows = chunk_rows
-        self._pause_s = pause_s
+        self._most_rows = chunk_rows
+        self._rows = min(FIRST_ROWS, chunk_rows)
         self._rescan_s = rescan_s
         self._work: _Work | None = None
         self._trouble: str | None = None
         self._left: dict[str, str] = {}
         self._left_before: dict[str, str] = {}
         self._is_growing = False
-        self._others_until = 0.0
+        self._turn_began = self._wrote_at = self._others_until = 0.0
         self.watching = asyncio.Event()
         """Set once whatever is dropped is noticed."""
 
@@ -219,7 +219,12 @@ class Intake:
                 pass
         reader = await self._in_thread(
             lambda: chunks(
-                file, kind, start=start, rows=self._rows, closed=work.taken.closed, limit=limit
+                file,
+                kind,
+                start=start,
+                rows=lambda: self._rows,
+                closed=work.taken.closed,
+                limit=limit,
             )
         )
         while (chunk := await self._in_thread(next, reader, None)) is not None:
@@ -244,16 +249,28 @@ class Intake:
             rejects_bytes,
             chunk.last,
         )
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._others_until - loop.time()))
-        began = loop.time()
-        accepted = await self._insist(lambda: self._accept(name, chunk.patches, place))
-        # SQLite lets waiting writers try now and then: they get in if half of the time is theirs.
-        rest_s = min(max(self._pause_s, loop.time() - began), MAX_PAUSE_S)
-        self._others_until = loop.time() + rest_s
+        accepted = await self._in_turn(name, chunk.patches, place)
         work.place = place
         work.accepted += accepted.accepted
         work.duplicates += accepted.duplicates
+
+    async def _in_turn(self, name: str, patches: list[Patch], place: Place) -> Accepted:
+        """Write a chunk when it is not the other producers' turn; how large the next may be."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._others_until - loop.time()))
+        began = loop.time()
+        if began - self._wrote_at >= pause_after(0.0):  # long enough for others
+            self._turn_began = began
+        accepted = await self._insist(lambda: self._accept(name, patches, place))
+        self._wrote_at = loop.time()
+        turn_s = self._wrote_at - self._turn_began
+        if turn_s >= HOLD_S / 2:
+            self._others_until = self._wrote_at + pause_after(turn_s)
+        speed = HOLD_S / (self._wrote_at - began)
+        if speed < 1.0 or len(patches) >= self._rows // 2:
+            fitting = max(FEWEST_ROWS, int(len(patches) * min(2.0, speed)))
+            self._rows = min(self._most_rows, fitting)
+        return accepted
 
     async def _accept(self, name: str, patches: list[Patch], place: Place) -> Accepted:
         # A commit that failed may have reached the disk all the same.
@@ -302,6 +319,17 @@ class Intake:
             raise
 
 
+def pause_after(turn_s: float) -> float:
+    """How long to leave the database to others after writing for so long; both in seconds.
+
+    Nobody can see who waits. SQLite has waiting writers try again after 1, 2, 5, 10, 15 and 20 ms,
+    three times after 25, twice after 50, then every 100: so whoever has waited through the turn
+    tries within a pause that is a little longer than the step that it has come to.
+    """
+    return next(pause_s for upto_s, pause_s in _PAUSES if turn_s <= upto_s)
+
+
+_PAUSES = ((0.100, 0.030), (0.175, 0.055), (math.inf, 0.105))
 _GROWING = "grows while it is read"
 
 

@@ -291,7 +291,7 @@ class Relay:
 
     async def _bury(self, lane: Lane) -> None:
         """The lane's first patch cannot be sent: SQL has put into it what JSON cannot say."""
-        trouble = Trouble(Blame.PATCH, "invalid", "its metadata is not JSON in UTF-8")
+        trouble = Trouble(Blame.PATCH, "invalid", "its name or metadata is not JSON in UTF-8")
         first = (lane.waiting[0].id,)
         log.warning("patch.dead", run=lane.run, patches=first, reason=trouble.code)
         await self._settler.settle(Dead(lane.run, first, trouble, lane.troubled))

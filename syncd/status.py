@@ -48,6 +48,9 @@ class Status:
         gate = self._gate.figures()
         closed = None if gate.closed_for_s is None else read.instant(now + gate.closed_for_s)
         state, reason = self._state(closed)
+        troubles = list(self._troubles())
+        if self._relay.trouble and state != "waiting":
+            troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
         return {
             "daemon": {
                 "running": True,
@@ -78,7 +81,7 @@ class Status:
                 "rejected": self._spool.rejected(),
             },
             "last_error": status["last_error"],
-            "troubles": list(self._troubles()),
+            "troubles": troubles,
         }
 
     def _state(self, closed_until: str | None) -> tuple[str, str | None]:
@@ -89,7 +92,7 @@ class Status:
         if self._gate.paused:
             return "paused", "an operator has paused sending: syncd resume"
         if self._gate.blocked:
-            return "blocked", "the API does not accept the credentials: see last_error"
+            return "blocked", "the API does not accept the credentials: see the last error"
         if trouble := self._relay.trouble:
             return "waiting", f"nothing can be written down: {trouble}"
         if gate.breaker != "closed":
@@ -100,7 +103,7 @@ class Status:
 
     def _eta_s(self, pending: int) -> float | None:
         gate = self._gate.figures()
-        if self._gate.paused or self._gate.blocked:
+        if self._gate.paused or self._gate.blocked or self._relay.trouble:
             return 0.0 if pending == 0 else None
         figures = self._relay.figures
         rate = gate.rate_per_s

@@ -102,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _refused(error: click.UsageError) -> int:
     path = error.ctx.command_path if error.ctx else "syncd"
-    reason = " ".join(error.format_message().split()).rstrip(".")
+    reason = " ".join(error.format_message().split())
+    if not reason.endswith(" .."):  # which is not the end of a sentence
+        reason = reason.removesuffix(".")
     click.echo(f"{path}: {reason}: see `{path} --help`", err=True)
     return error.exit_code
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from syncd.cli.door import Door, door, is_there, opened
+from syncd.cli.door import Door, is_there, opened, strict_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.config import read_token
@@ -61,7 +61,7 @@ def check_command(*, online: bool, as_json: bool, config_path: str | None) -> in
 
 def _findings(config_path: str | None, *, online: bool) -> Iterator[Finding]:
     try:
-        to = door(config_path)
+        to = strict_door(config_path)
     except ConfigError as error:
         for line in error.errors:
             yield Finding("configuration", Level.FAIL, line)
@@ -133,8 +133,16 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
         yield Level.FAIL, f"{path}: {flaw}"
     if (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO:
         yield Level.WARN, f"{path}: open to everyone on this machine (mode {mode:04o}): chmod 0600"
+    if (free := _free_bytes(path)) < SCARCE_BYTES:
+        flaws.append(f"only {free:,} bytes are free on its disk: free some space")
+        yield Level.FAIL, f"{path}: {flaws[-1]}"
     if not flaws:
         yield Level.OK, f"{path}: sound, schema version {newest()}"
+
+
+def _free_bytes(path: Path) -> int:
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _spool(to: Door) -> Iterator[tuple[Level, str]]:
@@ -216,6 +224,7 @@ def _other_generation(answer: Reply, version: str) -> Iterator[tuple[Level, str]
 
 
 _FIRST_BARE = "2026-02-09"
+SCARCE_BYTES = 4 << 20  # what the log grows to before it is folded back into the database
 NO_RUN = "syncd-check-no-such-run"
 
 

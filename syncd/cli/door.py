@@ -1,7 +1,9 @@
 """How a command reaches the data: the daemon's socket first, else the SQLite file."""
 
+import json
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -15,9 +17,10 @@ import click
 import orjson
 
 from syncd.cli.wire import PATIENT_S, Wire
-from syncd.config import Config, Places, load, locate
+from syncd.config import Config, ConfigErrorWithRest, Places, load, locate
 from syncd.errors import SyncdError
 
+DEEP = 1000
 Query = Mapping[str, str | int | tuple[str, ...] | None]
 """What to read; None asks for nothing, a tuple is given several times."""
 
@@ -43,7 +46,7 @@ class Door:
 
     def rows(self, what: str, query: Query) -> Iterator[dict[str, Any]]:
         """The same as dicts, for where numbers need not stay as they were written."""
-        return map(orjson.loads, self.lines(what, query))
+        return map(read_row, self.lines(what, query))
 
     def one(self, what: str, query: Query) -> bytes | None:
         """The text of one JSON object, a patch or a snapshot; None if there is none."""
@@ -83,8 +86,36 @@ class Door:
             yield from map(read.encode, rows)
 
 
+def read_row(line: bytes) -> dict[str, Any]:
+    """A row as a dict. One with what only SQLite takes for JSON must not hide the others.
+
+    SQLite takes numbers beyond a double, half surrogates, and a thousand levels.
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + DEEP)
+    try:
+        row: dict[str, Any] = json.loads(line)
+    finally:
+        sys.setrecursionlimit(before)
+    return row
+
+
 def door(config_path: str | None) -> Door:
-    """The way to the data of the daemon with that configuration. Raises ConfigError."""
+    """The way to the data of the daemon with that configuration.
+
+    Wrong values are told on stderr: they must not take the brake away from an operator whose daemon
+    runs on with the old ones. Raises ConfigError where it is not sure which daemon is meant.
+    """
+    try:
+        return strict_door(config_path)
+    except ConfigErrorWithRest as error:
+        for line in error.errors:
+            click.echo(f"syncd: {line}", err=True)
+        return Door(error.rest, locate(error.rest, os.environ))
+
+
+def strict_door(config_path: str | None) -> Door:
+    """The same where every setting matters. Raises ConfigError for any that is wrong."""
     config = load(config_path, os.environ)
     return Door(config, locate(config, os.environ))
 

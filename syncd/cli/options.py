@@ -6,6 +6,21 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+MOST_S = 1e9  # thirty years
+
+
+PATCH_ID = click.IntRange(1, 2**63 - 1)
+
+
+def seconds(value: str) -> float:
+    """A span that has an end."""
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a number of seconds") from error
+    if not 0 <= number <= MOST_S:
+        raise click.BadParameter(f"{value!r} is not a number of seconds from 0 to {MOST_S:g}")
+    return number
 
 
 def text(value: str) -> str:

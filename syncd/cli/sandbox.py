@@ -41,7 +41,13 @@ def _switches(command: F) -> F:
 
 @click.command("sandbox")
 @click.option("--host", default="127.0.0.1", show_default=True, type=text, help="Where to listen.")
-@click.option("--port", default=0, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    show_default=True,
+    help="0 takes a free one.",
+)
 @click.option(
     "--token",
     default="sandbox-token",

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -15,17 +16,19 @@ import click
 def selftest_command(seeds: int, seed: int, as_json: bool) -> int:
     """Play histories with every fault on a virtual clock; no file or network of yours is touched.
 
-    Kills, lost and late answers, 429s, a full disk, a stepped clock, operators: afterwards every
-    promise of the outbox is checked. A failing seed is printed, and fails again when named.
+    Kills, lost and late answers, 429s, a full disk, a stepped clock, operators: all the while and
+    afterwards every promise is checked. A failing seed is printed, and fails again when named.
     """
     from syncd import log
     from syncd.selftest import drawn, play
 
     log.setup("critical")
-    began = time.monotonic()
+    began, began_cpu = time.monotonic(), time.process_time()
     verdicts = []
+    met: Counter[str] = Counter()
     for number in range(seed, seed + seeds):
         verdicts.append(play(drawn(number)))
+        met += verdicts[-1].met
         if verdicts[-1].problems:
             click.echo(str(verdicts[-1]), err=True)
         elif sys.stderr.isatty():
@@ -40,13 +43,16 @@ def selftest_command(seeds: int, seed: int, as_json: bool) -> int:
         "requests": sum(verdict.requests for verdict in verdicts),
         "delivered": sum(verdict.delivered for verdict in verdicts),
         "kills": sum(verdict.kills for verdict in verdicts),
+        "faults": dict(sorted(met.items())),
         "real_s": round(time.monotonic() - began, 1),
+        "cpu_s": round(time.process_time() - began_cpu, 1),
     }
     if as_json:
         click.echo(json.dumps(figures))
     else:
         for name in ("histories", "virtual_h", "requests", "delivered", "kills", "real_s"):
             click.echo(f"  {name.replace('_', ' '):<12}{figures[name]}")
+        click.echo(f"  {'faults':<12}{met.total()} of {len(met)} kinds")
         click.echo(_sentence(failed))
     return 1 if failed else 0
 

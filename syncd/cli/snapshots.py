@@ -1,5 +1,6 @@
 """`syncd show` and `syncd runs`: the WorkflowRuns as the vendor last sent them."""
 
+import json
 import time
 
 import click
@@ -38,7 +39,7 @@ def show_command(*, run: str, only_metadata: bool, as_json: bool, config_path: s
 
 def page(snapshot: bytes, now: float) -> list[str]:
     """A snapshot for people: what patches are about, then the rest, numbers as they were sent."""
-    known, rest = orjson.loads(snapshot), _run_in(snapshot)
+    known, rest = json.loads(snapshot), _run_in(snapshot)
     run = known["workflow_run"]
     for field in ("id", "name", "status"):
         rest.pop(field, None)
@@ -63,6 +64,16 @@ def _run_in(snapshot: bytes) -> dict[str, bytes]:
     run = msgspec.json.decode(snapshot, type=dict[str, msgspec.Raw])["workflow_run"]
     fields = msgspec.json.decode(run, type=dict[str, msgspec.Raw])
     return {name: bytes(value) for name, value in fields.items()}
+
+
+def _row(line: bytes, now: float) -> tuple[object, ...]:
+    import msgspec
+
+    run = json.loads(line)
+    written = bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])["metadata"])
+    metadata = "" if written == b"null" else msgspec.json.format(written, indent=-1).decode()
+    fetched = ago(run["fetched_at"], now)
+    return run["workflow_run_id"], run["status"], run["name"], fetched, metadata
 
 
 def _object(fields: dict[str, bytes]) -> bytes:
@@ -100,16 +111,7 @@ def runs_command(
             click.echo(line)
         return
     now = time.time()
-    rows = [
-        (
-            run["workflow_run_id"],
-            run["status"],
-            run["name"],
-            ago(run["fetched_at"], now),
-            "" if run["metadata"] is None else orjson.dumps(run["metadata"]).decode(),
-        )
-        for run in to.rows("runs", query)
-    ]
+    rows = [_row(line, now) for line in to.lines("runs", query)]
     if not rows:
         click.echo("no cached runs" + (" like that" if status or where else ""))
         return

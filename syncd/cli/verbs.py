@@ -4,12 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, Literal, TypeVar
 
 import click
 
-from syncd.cli.door import Door, door
-from syncd.cli.options import config_option, json_option, text
+from syncd.cli.door import Door, door, read_row
+from syncd.cli.options import PATCH_ID, config_option, json_option, text
 from syncd.cli.printing import many, plain
 from syncd.errors import SyncdError
 
@@ -17,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Verb = Literal["retry", "discard", "hold", "release"]
 Operation = Callable[[Any], Any]  # a Store -> an awaitable
 
+NAMED = 20  # patches whose state is looked at, to say why nothing was done
 _DONE = {"retry": "retried", "discard": "discarded", "hold": "held", "release": "released"}
 
 
@@ -25,10 +27,10 @@ def _selection(command: F) -> F:
     for option in (
         config_option,
         json_option,
-        click.option("--all", "everything", is_flag=True, help="All there are."),
+        click.option("--all", "everything", is_flag=True, help="All that the verb is for."),
         click.option("--reason", metavar="CODE", type=text, help="All parked for this reason."),
         click.option("--run", metavar="RUN_ID", type=text, help="All of this run."),
-        click.argument("ids", metavar="[ID]…", nargs=-1, type=click.IntRange(min=1)),
+        click.argument("ids", metavar="[ID]…", nargs=-1, type=PATCH_ID),
     ):
         command = option(command)
     return command
@@ -108,17 +110,36 @@ def _operate(
     asked = {"ids": ids, "run": run, "reason": reason, "all": everything, "force": force}
     to = door(config_path)
     refusal = _refusal(to, ids[0]) if verb == "retry" and len(ids) == 1 and not as_json else None
+    from syncd.store.verbs import STATES
+
+    before = _states(to, ids)
     touched = to.tell(f"/verbs/{verb}", json.dumps(asked).encode()) or _by_file(to, verb, asked)
     click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
     if refusal and touched["touched"]:
         click.echo(f"it was refused with {refusal}")
+    for patch_id, state in before.items():
+        if state is None:
+            click.echo(f"syncd: no patch {patch_id}: look with `syncd list`", err=True)
+        elif state not in (*STATES[verb], "in_flight"):
+            click.echo(f"syncd: patch {patch_id} is {state}: {verb} is not for it", err=True)
     return 1 if touched["touched"] + touched["superseded"] < len(set(ids)) else 0
+
+
+def _states(to: Door, ids: tuple[int, ...]) -> dict[int, str | None]:
+    """What each patch that is named was before; None for one that there is not."""
+    if not to.places.store.exists():
+        return {}
+    found = {patch_id: to.one("patch", {"id": patch_id}) for patch_id in ids[:NAMED]}
+    return {
+        patch_id: None if patch is None else read_row(patch)["state"]
+        for patch_id, patch in found.items()
+    }
 
 
 def _refusal(to: Door, patch_id: int) -> str | None:
     """Why a dead patch is dead: the same may happen again."""
     found = to.one("patch", {"id": patch_id}) if to.places.store.exists() else None
-    patch = json.loads(found or b"{}")
+    patch = read_row(found or b"{}")
     if patch.get("state") != "dead" or not patch["last_error"]:
         return None
     return f"{plain(patch['last_error']['code'])}: {plain(patch['last_error']['message'])}"
@@ -133,6 +154,11 @@ def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:
             f"{many(touched['superseded'], 'patch')} discarded instead:"
             " newer patches have set all of it"
         )
+    if touched["unclear"]:
+        yield (
+            f"{many(touched['unclear'], 'patch')} left alone: what newer patches have set cannot be"
+            " told from the metadata: --force sends all of it"
+        )
     for patch_id, keys in touched["left_out"].items():
         named = ", ".join(map(plain, keys))
         yield f"patch {patch_id} goes without {named}: set by newer patches"
@@ -143,12 +169,16 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
 
     chosen = Selection(asked["ids"], asked["run"], asked["reason"], asked["all"])
     touched = _with_store(
-        to, lambda store: store.operate(verb, chosen, in_flight=(), force=asked["force"])
+        to,
+        lambda store: store.operate_in_steps(
+            verb, chosen, lambda: nullcontext(()), force=asked["force"]
+        ),
     )
     return {
         "touched": touched.touched,
         "in_flight": touched.in_flight,
         "superseded": touched.superseded,
+        "unclear": touched.unclear,
         "left_out": {str(patch_id): keys for patch_id, keys in touched.left_out.items()},
     }
 

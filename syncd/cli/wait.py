@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 import click
-import orjson
 
-from syncd.cli.door import Door, door
-from syncd.cli.options import config_option, json_option, text
+from syncd.cli.door import Door, door, read_row
+from syncd.cli.options import PATCH_ID, config_option, json_option, seconds, text
 from syncd.cli.printing import many, plain
 from syncd.cli.status import current
 from syncd.cli.wire import WentAway
@@ -46,9 +45,9 @@ class Look:
 @click.command("wait")
 @click.option("--batch", metavar="NAME", type=text, help="The newest file of that name.")
 @click.option("--run", metavar="RUN_ID", type=text, help="Everything for this run.")
-@click.option("--patch", metavar="ID", type=click.IntRange(min=1), help="This patch.")
+@click.option("--patch", metavar="ID", type=PATCH_ID, help="This patch.")
 @click.option("--all", "everything", is_flag=True, help="All there is, files in the spool too.")
-@click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Seconds; else forever.")
+@click.option("--timeout", metavar="S", type=seconds, help="Seconds; else forever.")
 @json_option
 @config_option
 def wait_command(
@@ -68,6 +67,8 @@ def wait_command(
     """
     if sum((batch is not None, run is not None, patch is not None, everything)) != 1:
         raise click.UsageError("say what to wait for: --batch, --run, --patch or --all")
+    if batch is not None and (not batch or "/" in batch or batch in {".", ".."}):
+        raise click.UsageError(f"--batch {plain(batch)!r}: must be the name of a file")
     to = door(config_path)
     if batch is not None:
         look = partial(_look_at_batch, to, batch)
@@ -84,7 +85,10 @@ def wait_command(
 
 def _warn(to: Door, *, everything: bool) -> None:
     """Say at once why it may take for ever, where looking does not say so itself."""
-    daemon = current(to)["daemon"]
+    status = current(to)
+    daemon = status["daemon"]
+    for trouble in status["troubles"]:
+        click.echo(f"syncd: {plain(trouble)}", err=True)
     if daemon["state"] in ("paused", "blocked"):
         click.echo(f"syncd: {daemon['state']}: {daemon['reason']}", err=True)
     elif everything and not daemon["running"]:
@@ -137,7 +141,7 @@ def _look_at_patch(to: Door, patch_id: int) -> Look:
     found = to.one("patch", {"id": patch_id})
     if found is None:
         raise SyncdError(f"no patch {patch_id}: look with `syncd list`")
-    return _look_at_rows([orjson.loads(found)])
+    return _look_at_rows([read_row(found)])
 
 
 def _look_at_run(to: Door, run: str) -> Look:

@@ -14,7 +14,7 @@ from pathlib import Path
 from syncd.errors import SyncdError
 
 TIMEOUT_S = 5.0  # silence of the daemon, in readers
-PATIENT_S = 60.0  # where it may have a lot to write, or waits for another writer
+PATIENT_S = 600.0  # where it may have a lot to write, or waits for another writer
 
 # Nobody listens: the daemon is down, or never was.
 _DOWN = {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}

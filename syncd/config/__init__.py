@@ -5,13 +5,14 @@ Written by hand: importing pydantic alone takes half of the 0.3 s in which a com
 
 from syncd.config.keys import Api, Config, Control, Delivery, Log, Retry, Spool, Store
 from syncd.config.places import Places, locate
-from syncd.config.read import DEFAULT_FILE, load, parse
+from syncd.config.read import DEFAULT_FILE, ConfigErrorWithRest, load, parse
 from syncd.config.token import Token, read_token
 
 __all__ = [
     "DEFAULT_FILE",
     "Api",
     "Config",
+    "ConfigErrorWithRest",
     "Control",
     "Delivery",
     "Log",

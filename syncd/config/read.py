@@ -1,7 +1,7 @@
 """From a TOML file and the environment to a Config, or to every reason why not."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from syncd.errors import ConfigError
 
 DEFAULT_FILE = "/etc/syncd/syncd.toml"
 MAX_FILE_BYTES = 1 << 20
+
+PLACES = ("store", "spool", "control")  # sections that say where things are
 
 # Variables of that shape which are not keys of the file.
 TOKEN_VARIABLE = "SYNCD_API__TOKEN"  # noqa: S105 - the variable's name
@@ -38,9 +40,11 @@ def load(path: str | None, environ: Mapping[str, str], *, default: str = DEFAULT
 def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str) -> Config:
     """Check every key of `mapping` and every SYNCD_…__… of `environ`; `source` names the mapping.
 
-    Raises ConfigError with every error at once.
+    Raises ConfigError with every error at once; it carries the rest of the settings where only
+    values are wrong, and none that says where the database, the spool or the socket are.
     """
     errors = [*_unknown_in_file(mapping, source), *_unknown_in_environment(environ)]
+    places_known = not errors
     config = Config(source=source)
     given: dict[str, _Given] = {}
     for key in KEYS:
@@ -50,6 +54,7 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
         value = key.rule.accept(entry.value)
         if value is None:
             errors.append(f"{entry.where} = {entry.shown}: must be {key.rule.allowed}")
+            places_known &= key.section not in PLACES
             continue
         given[str(key)] = entry
         section = replace(getattr(config, key.section), **{key.name: value})
@@ -59,9 +64,18 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
         locate(config, environ)
     except ConfigError as error:
         errors += [f"{source}: {line}" for line in error.errors]
+        places_known = False
     if errors:
-        raise ConfigError(errors)
+        raise ConfigErrorWithRest(errors, config) if places_known else ConfigError(errors)
     return config
+
+
+class ConfigErrorWithRest(ConfigError):
+    """Some values are wrong; `rest` has the others, and the defaults in place of the wrong ones."""
+
+    def __init__(self, errors: Iterable[str], rest: Config) -> None:
+        super().__init__(errors)
+        self.rest = rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,9 @@ def _unknown_in_environment(environ: Mapping[str, str]) -> Iterator[str]:
     known = (*(key.variable for key in KEYS), TOKEN_VARIABLE)
     for name in environ:
         # Others may set SYNCD_ names without "__", as Kubernetes does for a service called syncd.
-        if name.startswith("SYNCD_") and "__" in name and name not in known:
+        if not name.startswith("SYNCD_") or name in known:
+            continue
+        if "__" in name or any(name == each.replace("__", "_") for each in known):
             yield f"${_name(name)}: {_advice('variable', name, known)}"
 
 

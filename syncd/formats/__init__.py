@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import BinaryIO
 
 from syncd.formats import document, jsonl, table
-from syncd.formats.chunk import CHUNK_BYTES, Chunk, Position, Reject, Unreadable
+from syncd.formats.chunk import Chunk, Position, Reject, Rows, Unreadable
 from syncd.formats.stream import Stream
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
 
 START = Position()
 NO_LIMIT = sys.maxsize
+STEP_BYTES = 1 << 20
 
 
 class Kind(StrEnum):
@@ -68,7 +69,7 @@ def chunks(
     kind: Format,
     *,
     start: Position = START,
-    rows: int = 1000,
+    rows: Rows = 1000,
     closed: bool = True,
     limit: int = NO_LIMIT,
 ) -> Iterator[Chunk]:
@@ -92,7 +93,7 @@ def verifying(file: BinaryIO, kind: Format, *, limit: int = NO_LIMIT) -> Iterato
     stream = Stream(file, gz=kind.gz, limit=limit)
     yielded = 0
     for offset in document.check(stream) if kind.kind is Kind.JSON else _through(stream):
-        if offset - yielded >= CHUNK_BYTES:
+        if offset - yielded >= STEP_BYTES:
             yielded = offset
             yield offset
 
@@ -127,7 +128,7 @@ def read(
 
 
 def _copy(pipe: BinaryIO, copy: BinaryIO, limit: int) -> None:
-    while block := pipe.read(CHUNK_BYTES):
+    while block := pipe.read(STEP_BYTES):
         copy.write(block)
         if copy.tell() > limit:
             raise Unreadable(f"more than {limit} bytes came through the pipe")

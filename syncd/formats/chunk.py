@@ -1,12 +1,13 @@
 """What reading a file yields: chunks of patches and rejected pieces, and the place after them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.core.patch import Invalid, Patch
 from syncd.errors import SyncdError
 
 MAX_PIECE = 1 << 20  # bytes; a longer line, element or record is rejected without being held
-CHUNK_BYTES = 1 << 20  # a chunk ends with the piece that reaches this, however few rows it has
+CHUNK_BYTES = 4 << 20  # a chunk ends with the piece that reaches this, however few rows it has
 SHOWN_BYTES = 4096  # of a rejected piece
 
 
@@ -45,11 +46,16 @@ class Chunk:
     """The file ends here."""
 
 
+Rows = int | Callable[[], int]
+"""How many rows a chunk has at most, or who to ask before each chunk."""
+
+
 class Draft:
     """A chunk in the making."""
 
-    def __init__(self, rows: int, begin: int) -> None:
-        self._rows = rows
+    def __init__(self, rows: Rows, begin: int) -> None:
+        self._next_rows = rows if callable(rows) else lambda: rows
+        self._rows = self._next_rows()
         self._begin = begin
         self._patches: list[Patch] = []
         self._rejects: list[Reject] = []
@@ -70,6 +76,7 @@ class Draft:
         """The chunk; the draft begins anew after it."""
         chunk = Chunk(self._patches, self._rejects, Position(offset, line), last)
         self._begin, self._patches, self._rejects = offset, [], []
+        self._rows = self._next_rows()
         return chunk
 
 

@@ -8,13 +8,13 @@ from typing import NoReturn
 import orjson
 
 from syncd.core.patch import Invalid, Patch, parse
-from syncd.formats.chunk import MAX_PIECE, SHOWN_BYTES, Chunk, Draft, Position, Unreadable
+from syncd.formats.chunk import MAX_PIECE, SHOWN_BYTES, Chunk, Draft, Position, Rows, Unreadable
 from syncd.formats.stream import Stream, without_bom
 
 _TOO_LONG = Invalid(f"the element is longer than {MAX_PIECE} bytes")
 
 
-def chunks(stream: Stream, start: Position, rows: int) -> Iterator[Chunk]:
+def chunks(stream: Stream, start: Position, rows: Rows) -> Iterator[Chunk]:
     """The chunks of a file that `check` found to be good, from a place reached before."""
     draft = Draft(rows, start.offset)
     scanner = Scanner(stream, start)

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from syncd.core.patch import Invalid, parse
-from syncd.formats.chunk import MAX_PIECE, Chunk, Draft, Position
+from syncd.formats.chunk import MAX_PIECE, Chunk, Draft, Position, Rows
 from syncd.formats.lines import TooLong, Unended, lines
 from syncd.formats.stream import Stream, without_bom
 
 
-def chunks(stream: Stream, start: Position, rows: int) -> Iterator[Chunk]:
+def chunks(stream: Stream, start: Position, rows: Rows) -> Iterator[Chunk]:
     """The chunks of the file from a place reached before. Blank lines say nothing."""
     stream.skip_to(start.offset)
     draft = Draft(rows, start.offset)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from syncd.core.patch import MAX_PRIORITY, Invalid, Patch, fit, nearest, quoted
-from syncd.formats.chunk import MAX_PIECE, SHOWN_BYTES, Chunk, Draft, Position, Unreadable
+from syncd.formats.chunk import MAX_PIECE, SHOWN_BYTES, Chunk, Draft, Position, Rows, Unreadable
 from syncd.formats.lines import TooLong, Unended, lines
 from syncd.formats.stream import Stream, without_bom
 
@@ -19,7 +19,7 @@ _PLAIN = ("workflow_run_id", "name", "idempotency_key", "priority")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
-def chunks(stream: Stream, start: Position, rows: int, *, closed: bool) -> Iterator[Chunk]:
+def chunks(stream: Stream, start: Position, rows: Rows, *, closed: bool) -> Iterator[Chunk]:
     """The chunks of the file from a place reached before.
 
     Unless the file is known to be `closed` by its writer, a last record without a newline is
@@ -49,7 +49,7 @@ class Columns:
     count: int
     plain: dict[str, int]
     metadata: list[tuple[int, str, bool]]
-    """Index of the cell, the text before its value in a JSON object, whether the value is JSON."""
+    """Index of the cell, its key, whether it is JSON."""
 
     def patch(self, cells: list[str]) -> Patch | Invalid | None:
         """The patch in a record; None for a blank line."""
@@ -57,22 +57,20 @@ class Columns:
             return None
         if len(cells) != self.count:
             return Invalid(f"{len(cells)} cells where the header has {self.count}")
-        members = []
+        members: dict[str, str | orjson.Fragment] = {}
         for index, key, is_json in self.metadata:
             cell = cells[index]
             if not cell:
                 continue
-            if not is_json:
-                cell = orjson.dumps(cell).decode()
-            elif not _is_json(cell):
-                return Invalid(f"metadata:json: the value of {key[:-1]} is not valid JSON")
-            members.append(key + cell)
+            if is_json and not _is_json(cell):
+                return Invalid(f"metadata:json: the value of {_as_json(key)} is not valid JSON")
+            members[key] = orjson.Fragment(cell) if is_json else cell
         priority = self._cell(cells, "priority") or "0"
         return fit(
             Patch(
                 self._cell(cells, "workflow_run_id") or "",
                 self._cell(cells, "name"),
-                "{" + ",".join(members) + "}" if members else None,
+                _as_json(members) if members else None,
                 self._cell(cells, "idempotency_key"),
                 int(priority) if _INTEGER.fullmatch(priority) else MAX_PRIORITY + 1,
             )
@@ -92,6 +90,10 @@ def _is_json(cell: str) -> bool:
     return True
 
 
+def _as_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
 def _columns(records: "_Records") -> Columns:
     header = records.next()
     if header is None:
@@ -108,7 +110,7 @@ def _columns(records: "_Records") -> Columns:
             if key in keys:
                 raise Unreadable(f"metadata key {quoted(key)} has two columns")
             keys.add(key)
-            metadata.append((index, orjson.dumps(key).decode() + ":", prefix == _JSON))
+            metadata.append((index, key, prefix == _JSON))
         elif title not in _PLAIN:
             raise Unreadable(_unknown(title))
         elif title in plain:

@@ -8,12 +8,13 @@ FAULTS = (
     "lost",  # applied, but the answer never arrives
     "zombie",  # no answer; applied later
     "timeout",  # no answer; never applied
-    "429",
-    "429_date",
-    "429_silent",
+    "429",  # with a Retry-After in seconds
+    "429_date",  # … as a date, in any of its forms
+    "429_zero",  # … that is over already
+    "429_long",  # … of minutes
     "429_garbled",
-    "500",
-    "503",
+    "429_silent",  # with none
+    "5xx",
     "503_later",  # with a Retry-After
     "slow",
     "garbage",
@@ -23,6 +24,10 @@ FAULTS = (
     "tls",
     "refused",  # no connection
 )
+
+WEIGHTS = {"429_long": 0.3, "zombie": 2.0}  # more or less often than the others
+
+HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,12 @@ class Plan:
     wrong_token: bool
     """For a while, the credentials are refused."""
     disk_faults: float
-    """Probability that a statement of the store fails for now."""
+    """Probability that a statement or commit of the store fails."""
+    rude: int
+    """Times that a producer keeps the database locked."""
     operators: int
+    pauses: int
+    reloads: int
     clock_steps: int
     restart_for_calm: bool
     """The daemon is started anew when the faults end; else it has to recover by itself."""
@@ -60,16 +69,19 @@ def drawn(seed: int) -> Plan:
         seed=seed,
         runs=chance.choice([1, 2, 5, 12]),
         patches=chance.choice([5, 20, 40, 60]),
-        faults={kind: chance.uniform(0.01, 0.12) for kind in kinds},
-        rate=chance.choice([2.0, 8.0, 25.0, 100.0]),
+        faults={kind: chance.uniform(0.01, 0.12) * WEIGHTS.get(kind, 1.0) for kind in kinds},
+        rate=chance.choice([2.0, 2.5, 8.0, 25.0, 100.0]),
         max_in_flight=chance.choice([1, 3, 8]),
         fold=chance.random() < 0.8,
-        kills=chance.choice([0, 0, 1, 3]),
+        kills=chance.choice([0, 1, 2, 4]),
         outage=chance.random() < 0.2,
         wrong_token=chance.random() < 0.15,
-        disk_faults=chance.choice([0.0, 0.0, 0.02]),
+        disk_faults=chance.choice([0.0, 0.0, 0.01]),
+        rude=chance.choice([0, 0, 0, 2]),
         operators=chance.choice([0, 0, 2, 5]),
+        pauses=chance.choice([0, 0, 0, 1]),
+        reloads=chance.choice([0, 0, 2]),
         clock_steps=chance.choice([0, 0, 0, 2]),
         restart_for_calm=chance.random() < 0.3,
-        trouble_s=chance.choice([20.0, 120.0, 3600.0]),
+        trouble_s=chance.choice([20.0, 120.0, HOUR_S, 4 * HOUR_S]),
     )

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from syncd.core.fold import NAME
@@ -10,6 +11,7 @@ from syncd.core.patch import Patch
 from syncd.selftest.merge import MODELS, Object, applied
 from syncd.selftest.plan import Plan
 from syncd.selftest.vendor import Vendor
+from syncd.selftest.witness import mark_of
 
 
 def pending(db: sqlite3.Connection) -> int:
@@ -18,38 +20,46 @@ def pending(db: sqlite3.Connection) -> int:
     return int(waiting + db.execute("SELECT count(*) FROM suspects").fetchone()[0])
 
 
+def outbox_of(path: Path) -> str:
+    """What the outbox says, but for the times."""
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT id, workflow_run_id, state, attempts, metadata FROM outbox")
+        return repr(rows.fetchall())
+
+
 def faults_found(
-    path: Path, accepted: Mapping[int, Patch], vendor: Vendor, plan: Plan, bound_s: float
+    path: Path, accepted: Mapping[str, Patch], vendor: Vendor, plan: Plan
 ) -> list[str]:
     """Every broken promise, as a line."""
-    db = sqlite3.connect(path)
-    try:
-        return [*_ledger(db, accepted, bound_s), *_states(db, vendor, plan)]
-    finally:
-        db.close()
+    with closing(sqlite3.connect(path)) as db:
+        return [*_ledger(db, accepted), *_states(db, vendor, plan)]
 
 
-def _ledger(db: sqlite3.Connection, accepted: Mapping[int, Patch], bound_s: float) -> Iterator[str]:
-    """Nothing lost, nothing invented, nothing miscounted, nothing left waiting."""
-    rows = {
-        row[0]: row[1:] for row in db.execute("SELECT id, metadata, state, last_error FROM outbox")
-    }
-    for patch_id, patch in accepted.items():
-        if patch_id not in rows:
-            yield f"patch {patch_id} was accepted and is gone"
-        elif rows[patch_id][0] != patch.metadata:
-            yield f"patch {patch_id} is another than was accepted"
+def _ledger(db: sqlite3.Connection, accepted: Mapping[str, Patch]) -> Iterator[str]:
+    """Nothing lost, nothing twice, nothing miscounted, nothing left waiting."""
+    rows: dict[str, tuple[int, str, str, str | None]] = {}
+    for patch_id, metadata, state, error in db.execute(
+        "SELECT id, metadata, state, last_error FROM outbox"
+    ):
+        mark = mark_of(metadata)
+        if mark in rows:
+            yield f"patch {patch_id} is there twice: {rows[mark][0]}"
+        rows[mark] = (patch_id, metadata, state, error)
+        if state == "dead" and error is None:
+            yield f"patch {patch_id} is dead without a cause"
+        if state == "dead" and "poison" not in metadata:
+            yield f"patch {patch_id} is dead, but nothing was wrong with it"
+    for mark, patch in accepted.items():
+        if mark not in rows:
+            yield f"{mark} was accepted and is gone"
+        elif rows[mark][1] != patch.metadata:
+            yield f"{mark} is another than was accepted"
     counted = dict(db.execute("SELECT state, count(*) FROM outbox GROUP BY state").fetchall())
     for state, n in db.execute("SELECT state, n FROM counters WHERE state <> 'snapshots'"):
         if counted.get(state, 0) != n:
             yield f"the counter of {state} says {n}, the rows {counted.get(state, 0)}"
     if waiting := pending(db):
-        yield f"{waiting} patches or suspects still wait {bound_s:.0f} s after the last fault"
-    for patch_id, (_, state, error) in rows.items():
-        if state == "dead" and error is None:
-            yield f"patch {patch_id} is dead without a cause"
-        if state == "dead" and patch_id in accepted and "poison" not in str(rows[patch_id][0]):
-            yield f"patch {patch_id} is dead, but nothing was wrong with it"
+        yield f"{waiting} patches or suspects still wait, long after the last fault"
 
 
 def _states(db: sqlite3.Connection, vendor: Vendor, plan: Plan) -> Iterator[str]:
@@ -63,8 +73,7 @@ def _states(db: sqlite3.Connection, vendor: Vendor, plan: Plan) -> Iterator[str]
         patch = json.loads(metadata)
         without = set(json.loads(leaves_out or "[]"))
         if state != "delivered":
-            mark = next(key for key in patch if key.startswith("mark"))
-            if mark in vendor.applied_marks:
+            if mark_of(metadata) in vendor.applied_marks:
                 tainted.add(run)  # an operator has discarded or held what had already arrived
             continue
         models = wanted.setdefault(run, {model: {} for model in MODELS})

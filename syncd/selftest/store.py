@@ -3,12 +3,14 @@
 import asyncio
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
+from syncd.selftest.disk import SQL_ERRORS, Fallible
 from syncd.store.connection import Connection, transaction
-from syncd.store.errors import StoreBusy, StoreFull
+from syncd.store.errors import translated
 
 T = TypeVar("T")
 
@@ -21,6 +23,8 @@ class Life:
         self.disk_faults = disk_faults
         self.steps_to_live: int | None = None
         self.killed = asyncio.Event()
+        self.met: Counter[str] = Counter()
+        """Failures of the disk so far, by name."""
 
     async def step(self) -> None:
         """A moment in which other things happen, and in which the life may end."""
@@ -30,7 +34,19 @@ class Life:
                 self.killed.set()
         if self.killed.is_set():
             await asyncio.get_running_loop().create_future()  # nothing happens after the end
-        await asyncio.sleep(self.chance.uniform(0.0, 0.003))
+        moment = self.chance.random()
+        await asyncio.sleep(0.0 if moment < 0.5 else 0.006 * (moment - 0.5))
+        if self.killed.is_set():
+            await asyncio.get_running_loop().create_future()
+
+    def fails(self, kind: str) -> int | None:
+        """Whether a statement or a commit fails, and how."""
+        if not self.disk_faults or self.chance.random() >= self.disk_faults:
+            return None
+        how = self.chance.randrange(2 * len(SQL_ERRORS))
+        after = kind == "commit" and how % 2
+        self.met[f"{SQL_ERRORS[how % len(SQL_ERRORS)][1]}{', yet committed' * after}"] += 1
+        return how
 
 
 class Inline(Connection):
@@ -41,17 +57,18 @@ class Inline(Connection):
         self._life = life
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        life = self._life
-        await life.step()
-        if life.killed.is_set():
+        if self._life.killed.is_set():
             await asyncio.get_running_loop().create_future()
-        if life.chance.random() < life.disk_faults:
-            raise life.chance.choice([StoreBusy, StoreFull])("planned")
-        result = work(self._sqlite)
-        await life.step()
+        try:
+            result = work(self._sqlite)
+        except sqlite3.Error as error:
+            raise translated(error, "syncd.db") or error from error
+        # What was read or written is known a moment later: much may have happened meanwhile.
+        await self._life.step()
         return result
 
     async def atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        await self._life.step()
         return await self.run(lambda db: transaction(db, work))
 
     async def close(self) -> None:
@@ -65,6 +82,7 @@ def connecting(life: Life) -> Callable[..., object]:
         db = opener(path)
         # What a power cut does to a commit is SQLite's own, well-tested affair.
         db.execute("PRAGMA synchronous = OFF")
-        return Inline(db, life)
+        db.execute("PRAGMA busy_timeout = 0")  # it would wait in earnest
+        return Inline(cast("Any", Fallible(db, life.fails)) if life.disk_faults else db, life)
 
     return connect

@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+from collections.abc import Callable
 from typing import Any
 
 
@@ -15,11 +16,19 @@ class _Selector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.turns_left = -1
+        self.strike: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        if self.turns_left >= 0:
+            self.turns_left -= 1
+            if self.turns_left < 0 and self.strike is not None:
+                self.strike()
+                return []
         if timeout is None:
             raise Stuck
-        self.now += max(0.0, timeout)
+        if timeout > 0.0:
+            self.now += timeout
         return []
 
 
@@ -32,3 +41,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+    def strike_in(self, turns: int, strike: Callable[[], None]) -> None:
+        """Call `strike` that many turns of the loop from now, whoever stands at which await."""
+        self._virtual.turns_left, self._virtual.strike = turns, strike
+
+    def spare(self) -> None:
+        """Forget the strike."""
+        self._virtual.turns_left = -1

@@ -3,21 +3,29 @@
 import asyncio
 import json
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import format_datetime
-from typing import Any
+from typing import Any, Protocol
 
 from syncd.core.answer import NoReply, Reply
 from syncd.selftest.merge import MODELS, Object, applied
-from syncd.selftest.plan import Plan
+from syncd.selftest.plan import HOUR_S, Plan
 
 TIMEOUT_S = 10.0
 ZOMBIE_S = 2 * TIMEOUT_S  # no request lives longer than this after it was given up
 JITTER_S = 0.004  # of travel; less than the pace leaves room for
+CROSS_S = 0.3  # after a 429, whoever comes mostly gets one too
 EPOCH = 1_700_000_000.0
+
+# The three forms that HTTP allows.
+DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y")
+
+
+def format_date(instant: float, form: str) -> str:
+    """An instant (seconds since the epoch) as an HTTP date."""
+    return datetime.fromtimestamp(instant, UTC).strftime(form)
 
 
 @dataclass(slots=True)
@@ -28,30 +36,45 @@ class Held:
     metadata: dict[str, Object] = field(default_factory=lambda: {model: {} for model in MODELS})
 
 
+class Watcher(Protocol):
+    """Who judges what is sent, at the moment in which it leaves."""
+
+    def leaves(self, run_id: str, body: bytes | None) -> None:
+        """A request leaves for the run; no body if it reads the run back."""
+
+    def asked_for_silence(self, seconds: float) -> None:
+        """An answer has brought a Retry-After."""
+
+
 class Vendor:
     """One account's API. Requests go on at the vendor's even when the client is gone."""
 
-    def __init__(self, plan: Plan, trace: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, trace: Callable[[str], None], watcher: Watcher) -> None:
         self._plan = plan
         self._chance = random.Random(f"vendor {plan.seed}")
         self._trace = trace
+        self._watcher = watcher
         self.reading = self._chance.choice(MODELS)
         """The reading of a merge that its answers show."""
         self.runs: dict[str, Held] = defaultdict(Held)
         self.violations: list[str] = []
         self.requests = 0
         self.refused_by_limit = 0
+        self.met: Counter[str] = Counter()
+        """Faults so far, by kind."""
         self.applied_marks: set[str] = set()
         """Marks of patches that have ever been applied."""
+        self.strict = True
+        """What is poison is refused."""
         self.faulty = True
         self.outage = False
         self.wrong_token = False
         self._arrivals: deque[float] = deque()
         self._out: dict[str, int] = defaultdict(int)
-        self._not_before = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cross_until = 0.0
+        self._deaths = 0
         self.peak = 0
-        self.forbidden: str | None = None
 
     async def update(self, run_id: str, body: bytes) -> Reply | NoReply:
         """What the relay calls. The client may be cancelled; the request goes on."""
@@ -61,42 +84,38 @@ class Vendor:
         """What the fence calls."""
         return await self._request(run_id, None)
 
+    def client_died(self) -> None:
+        """Of what is on its way some arrives late: it is in the hands of others."""
+        self._deaths += 1
+
     async def _request(self, run_id: str, body: bytes | None) -> Reply | NoReply:
         loop = asyncio.get_running_loop()
         self.requests += 1
-        if loop.time() < self._not_before - 0.001:
-            self.violations.append(f"{loop.time():.3f}: a request before Retry-After is over")
-        if self.forbidden is not None:
-            self.violations.append(f"{loop.time():.3f}: a request while {self.forbidden}")
+        self._watcher.leaves(run_id, body)
         self._out[run_id] += 1
         if self._out[run_id] > 1:
             self.violations.append(f"{loop.time():.3f}: two requests out for {run_id}")
         self.peak = max(self.peak, sum(self._out.values()))
-        answer: asyncio.Future[Reply | NoReply] = loop.create_future()
+        answer: asyncio.Future[tuple[Reply | NoReply, float]] = loop.create_future()
         task = loop.create_task(self._serve(run_id, body, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
-            reply = await answer
+            reply, silence_s = await answer
         finally:
             self._out[run_id] -= 1
-        if isinstance(reply, Reply) and reply.retry_after is not None:
-            self._obey(reply.retry_after)
+        if silence_s:
+            self._watcher.asked_for_silence(silence_s)
         return reply
 
-    def client_died(self) -> None:
-        """A Retry-After may have died with the client, before it could be written down."""
-        self._not_before = 0.0
-
-    def _obey(self, retry_after: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if retry_after.isdigit():
-            self._not_before = max(self._not_before, now + float(retry_after))
-
     async def _serve(
-        self, run_id: str, body: bytes | None, answer: "asyncio.Future[Reply | NoReply]"
+        self,
+        run_id: str,
+        body: bytes | None,
+        answer: "asyncio.Future[tuple[Reply | NoReply, float]]",
     ) -> None:
         loop, chance = asyncio.get_running_loop(), self._chance
+        deaths = self._deaths
         await asyncio.sleep(0.02 + chance.uniform(0, JITTER_S))
         over = self._over_limit(loop.time())
         fault = self._fault()
@@ -104,10 +123,16 @@ class Vendor:
         if over:
             self.refused_by_limit += 1
             fault = "429"
+        if fault:
+            self.met[fault] += 1
+        await asyncio.sleep(chance.uniform(0.0, 0.1))
+        if deaths < self._deaths and chance.random() < 0.8:
+            self.met["late after a kill"] += 1
+            await asyncio.sleep(chance.uniform(0.0, ZOMBIE_S - 1.0))
         reply = await self._outcome(fault, run_id, body)
-        await asyncio.sleep(chance.uniform(0.0, 0.2))
+        await asyncio.sleep(chance.uniform(0.0, 0.1))
         if not answer.done():
-            answer.set_result(reply)
+            answer.set_result(reply if isinstance(reply, tuple) else (reply, 0.0))
 
     def _over_limit(self, now: float) -> bool:
         while self._arrivals and now - self._arrivals[0] >= 1.0:
@@ -119,17 +144,24 @@ class Vendor:
         if self.wrong_token:
             return "401"
         if self.outage:
-            return self._chance.choice(["503", "timeout", "refused"])
+            return self._chance.choice(["5xx", "timeout", "refused"])
         if not self.faulty:
             return ""
+        now = asyncio.get_running_loop().time()
+        if now < self._cross_until and self._chance.random() < 0.7:
+            return "429"
         draw = self._chance.random()
         for kind, probability in self._plan.faults.items():
             draw -= probability
             if draw < 0:
+                if kind.startswith("429"):
+                    self._cross_until = now + CROSS_S
                 return kind
         return ""
 
-    async def _outcome(self, fault: str, run_id: str, body: bytes | None) -> Reply | NoReply:
+    async def _outcome(
+        self, fault: str, run_id: str, body: bytes | None
+    ) -> Reply | NoReply | tuple[Reply, float]:
         loop, chance = asyncio.get_running_loop(), self._chance
         match fault:
             case "" | "slow":
@@ -157,30 +189,34 @@ class Vendor:
                 return Reply(200, b'{"object":"workflow_run","id":"another","metadata":{}}')
             case "401":
                 return Reply(401, b'{"success":false,"error":"bad token"}')
+            case "5xx":
+                return Reply(chance.choice([500, 502, 503, 504, 520]), b"down")
             case _:
                 return self._later(fault)
 
-    def _later(self, fault: str) -> Reply:
-        status = int(fault[:3])
-        seconds = str(self._chance.randrange(1, 5))
+    def _later(self, fault: str) -> tuple[Reply, float]:
+        """An answer that asks for patience, and for how many seconds it is sure to ask."""
+        chance = self._chance
+        now = EPOCH + asyncio.get_running_loop().time()
+        asked = float(chance.randrange(1, 5))
+        header: str | None = f"{asked:.0f}"
         match fault:
-            case "429" | "503_later":
-                header: str | None = seconds
+            case "429_long":
+                asked = float(chance.randrange(60, 600))
+                header = f"{asked:.0f}"
             case "429_date":
-                now = EPOCH + asyncio.get_running_loop().time()
-                date = datetime.fromtimestamp(now, UTC)
-                until = datetime.fromtimestamp(now + float(seconds), UTC)
-                return Reply(
-                    status,
-                    b"{}",
-                    format_datetime(until, usegmt=True),
-                    date=format_datetime(date, usegmt=True),
-                )
+                header = format_date(now + asked, chance.choice(DATES))
+                asked -= 1.0  # a date has no fractions
+            case "429_zero":
+                header, asked = chance.choice(["0", format_date(now - HOUR_S, DATES[0])]), 0.0
             case "429_garbled":
-                header = "soon"
+                header, asked = chance.choice(["soon", "-3", "1.5", "", "1e3"]), 0.0
+            case "429_silent":
+                header, asked = None, 0.0
             case _:
-                header = None
-        return Reply(status, b'{"error":"not now"}', header)
+                pass
+        date = format_date(now, DATES[0]) if fault in {"429_date", "429_zero"} else None
+        return Reply(int(fault[:3]), b'{"error":"not now"}', header, date=date), asked
 
     def _answer(self, run_id: str, body: bytes | None) -> Reply:
         """Apply the body, if there is one, and answer with the run."""
@@ -188,7 +224,7 @@ class Vendor:
         if body is not None:
             patch = json.loads(body)
             metadata = patch.get("metadata", {})
-            if "poison" in metadata:
+            if "poison" in metadata and self.strict:
                 return Reply(
                     422, b'{"code":"INVALID_REQUEST","message":"poison","retryable":false}'
                 )

@@ -85,8 +85,8 @@ class Taken:
 class Spool:
     """Folders under one path, on one file system.
 
-    Every call blocks, and all but those that count raise OSError. One caller at a time: nothing
-    here is guarded against another daemon on the same spool.
+    Every call blocks, and all but those that count raise OSError. One caller at a time: `lock` is
+    what guards it against another daemon.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 from syncd.store.accept import Accepted, Place
 from syncd.store.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from syncd.store.page import Cursor, Page
-from syncd.store.store import Store, Verb
-from syncd.store.verbs import Selection, Touched
+from syncd.store.store import Store
+from syncd.store.verbs import Selection, Touched, Verb
 
 __all__ = [
     "Accepted",

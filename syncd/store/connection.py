@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 import aiosqlite
 
 from syncd.store.errors import translated
+from syncd.store.log import Log
 
 T = TypeVar("T")
 
@@ -19,6 +20,7 @@ class Connection:
     def __init__(self, db: aiosqlite.Connection, path: Path) -> None:
         self._db = db
         self._path = path
+        self._log = Log(path)
 
     @classmethod
     async def open(cls, opener: Callable[[Path], sqlite3.Connection], path: Path) -> Self:
@@ -49,7 +51,12 @@ class Connection:
 
     async def atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction: when this returns, it is on disk; if it raises, undone."""
-        return await self.run(lambda db: transaction(db, work))
+        return await self.run(lambda db: self._committed(db, work))
+
+    def _committed(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        result = transaction(db, work)
+        self._log.shorten(db)
+        return result
 
     async def close(self) -> None:
         """Finish what is queued, then close."""

@@ -1,5 +1,6 @@
 """What the store says when it cannot: SQLite's errors, translated once."""
 
+import os
 import sqlite3
 
 from syncd.errors import SyncdError
@@ -18,7 +19,7 @@ class StoreBusy(StoreUnavailable):
 
 
 class StoreFull(StoreUnavailable):
-    """The disk is full, gone or read-only."""
+    """The disk is full, gone or read-only, or the file is not ours to write."""
 
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -37,6 +38,8 @@ def translated(error: sqlite3.Error, path: str) -> SyncdError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
     if code in _BUSY:
         return StoreBusy(f"{path}: locked by another process: {error}")
+    if code == sqlite3.SQLITE_READONLY and not os.access(path, os.W_OK):
+        return StoreFull(f"{path}: {error}: this user may not write it: run this as its owner")
     if code in _FULL:
         return StoreFull(f"{path}: {error}: free space or mend the file system")
     if code in _CORRUPT:

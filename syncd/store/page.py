@@ -112,8 +112,8 @@ def load_lane(db: sqlite3.Connection, run: str) -> Lane | None:
     size, more, priority = 0, False, -TOP - 1
     for row in db.execute(
         "SELECT id, name, metadata, created_at, leaves_out, priority FROM outbox"
-        " WHERE workflow_run_id = ? AND state <> 'delivered' AND state = 'pending'"
-        " ORDER BY id LIMIT ?",
+        " WHERE stretch IN stretches AND workflow_run_id = ? AND state = 'pending'"
+        " ORDER BY stretch, id LIMIT ?",
         (run, MAX_MEMBERS + 1),
     ):
         if len(waiting) == MAX_MEMBERS or size > LANE_BYTES:

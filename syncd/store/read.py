@@ -185,7 +185,9 @@ def _queries(
     """Queries in the order in which their rows are shown; each one uses an index, or is bounded."""
     if run is not None:
         yield (
-            _PATCHES + " WHERE o.workflow_run_id = ? AND o.state <> 'delivered'"
+            _PATCHES + " WHERE (o.stretch IN stretches AND o.workflow_run_id = ?1"
+            "        AND o.state = 'pending')"
+            "    OR (o.workflow_run_id = ?1 AND o.state IN ('dead', 'held', 'discarded'))"
             " ORDER BY o.state <> 'dead', o.state <> 'held', o.id DESC",
             (run,),
         )
@@ -219,7 +221,7 @@ def _queries(
                 )
     if state in (None, "deferred"):
         yield (
-            _PATCHES + " WHERE o.state <> 'delivered' AND o.state = 'pending' AND o.workflow_run_id"
+            _PATCHES + " WHERE o.stretch IN stretches AND o.state = 'pending' AND o.workflow_run_id"
             " IN (SELECT workflow_run_id FROM lanes WHERE due_at > ?) ORDER BY l.failed_at DESC",
             (now,),
         )
@@ -238,8 +240,8 @@ def _queries(
     if state == "discarded":
         yield (
             # By +id: an index by id would be the whole table.
-            _PATCHES
-            + " WHERE o.state <> 'delivered' AND o.state = 'discarded' ORDER BY +o.id DESC",
+            _PATCHES + " WHERE o.state IN ('dead', 'held', 'discarded') AND o.state = 'discarded'"
+            " ORDER BY +o.id DESC",
             (),
         )
 
@@ -284,8 +286,8 @@ def _deferred(db: sqlite3.Connection, now: float) -> int:
     """Patches that wait for their run's next attempt: a walk over the runs in trouble only."""
     row = db.execute(
         "SELECT COALESCE(sum((SELECT count(*) FROM outbox AS o"
-        "   WHERE o.workflow_run_id = l.workflow_run_id"
-        "     AND o.state <> 'delivered' AND o.state = 'pending')), 0)"
+        "   WHERE o.stretch IN stretches AND o.workflow_run_id = l.workflow_run_id"
+        "     AND o.state = 'pending')), 0)"
         "  FROM lanes AS l WHERE l.due_at > ?",
         (now,),
     ).fetchone()

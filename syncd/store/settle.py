@@ -11,7 +11,8 @@ from syncd.core.outcome import Blame, Trouble
 from syncd.core.settlement import Dead, Deferred, Delivered, Noted, RunDead, Settlement
 from syncd.store import suspects
 
-CLOSED_UNTIL = "closed_until"  # fact: the last Retry-After, as seconds since the epoch
+CLOSED_UNTIL = "closed_until"  # fact: by Retry-After, as seconds since the epoch
+CLOSED_AT = "closed_at"  # fact: when that was asked for
 
 _compress = zstandard.ZstdCompressor(level=1).compress
 _decompress = zstandard.ZstdDecompressor().decompress
@@ -49,6 +50,13 @@ def fact(db: sqlite3.Connection, name: str) -> str | None:
     """A remembered fact."""
     row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
+
+
+def stay_silent(db: sqlite3.Connection, until: float, now: float) -> None:
+    """The server asks for silence: what it has asked for before is not made shorter by that."""
+    if until > float(fact(db, CLOSED_UNTIL) or 0.0):
+        set_fact(db, CLOSED_UNTIL, str(until))
+        set_fact(db, CLOSED_AT, str(now))
 
 
 def untrouble(db: sqlite3.Connection, runs: Iterable[str]) -> None:
@@ -162,7 +170,7 @@ def _defer(db: sqlite3.Connection, one: Deferred, now: float) -> None:
         ),
     )
     if one.closed_until is not None:
-        set_fact(db, CLOSED_UNTIL, str(one.closed_until + since_s))
+        stay_silent(db, one.closed_until + since_s, now)
     if one.suspect_until is not None:
         suspects.add(db, one.run_id, one.suspect_until + since_s, one.ids[0], one.ids[-1])
 
@@ -187,7 +195,7 @@ def _park_run(db: sqlite3.Connection, one: RunDead, now: float) -> None:
     db.execute(
         "UPDATE outbox"
         "   SET state = 'dead', settled_at = ?, attempts = attempts + 1, reason = ?, last_error = ?"
-        " WHERE workflow_run_id = ? AND state <> 'delivered' AND state = 'pending'",
+        " WHERE stretch IN stretches AND workflow_run_id = ? AND state = 'pending'",
         (now, one.trouble.code, _as_json(one.trouble, now), one.run_id),
     )
     untrouble(db, [one.run_id])

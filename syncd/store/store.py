@@ -1,12 +1,14 @@
 """The store: accept, page, settle, read. Whoever holds one need not know that it is SQLite."""
 
+import asyncio
 import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 from syncd.core.patch import Patch
 from syncd.core.schedule import Lane
@@ -18,12 +20,15 @@ from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreError
 from syncd.store.page import Cursor, Page
 from syncd.store.retention import Swept
-from syncd.store.verbs import Selection, Touched
+from syncd.store.verbs import Selection, Touched, Verb
 
 T = TypeVar("T")
-Verb = Literal["retry", "discard", "hold", "release"]
+Still = Callable[[], AbstractAsyncContextManager[Collection[int]]]
 Wall = Callable[[], float]
 Connect = Callable[[Callable[[Path], sqlite3.Connection], Path], Awaitable[Connection]]
+
+STEP_PATCHES = 2000  # of a verb in one transaction: a tenth of a second, which producers wait
+STEP_PAUSE_S = 0.03  # between two of them, for whoever has waited
 
 
 class Store:
@@ -39,6 +44,8 @@ class Store:
         self._reader = reader
         self._lock = lock
         self._wall = wall
+        self._steps = 0
+        """Of the system's clock, followed."""
 
     @classmethod
     async def open(
@@ -118,8 +125,9 @@ class Store:
 
     async def stay_silent(self, for_s: float) -> None:
         """The server asks for silence, which a restart must not break."""
-        until = str(self._wall() + for_s)
-        await self._writer.atomic(lambda db: settle.set_fact(db, settle.CLOSED_UNTIL, until))
+        await self._writer.atomic(
+            lambda db: settle.stay_silent(db, self._wall() + for_s, self._wall())
+        )
 
     async def closed_for_s(self) -> float:
         """Seconds for which the server's last Retry-After still asks for silence."""
@@ -133,7 +141,8 @@ class Store:
         """
 
         def step(db: sqlite3.Connection) -> None:
-            transaction(db, lambda db: suspects.move_instants(db, step_s))
+            transaction(db, lambda db: suspects.move_instants(db, step_s, self._steps + 1))
+            self._steps += 1
             follow()
 
         await self._writer.run(step)
@@ -175,6 +184,24 @@ class Store:
         return await self._writer.atomic(
             lambda db: touch(db, selection, in_flight=in_flight, now=self._wall())
         )
+
+    async def operate_in_steps(
+        self, verb: Verb, selection: Selection, still: Still, *, force: bool = False
+    ) -> Touched:
+        """The same for however many patches, in steps between which others write and are sent.
+
+        `still` yields the patches in flight, and keeps more from being sent during a step. A crash
+        leaves some of it undone.
+        """
+        done = Touched()
+        ids = await self.read(lambda db: verbs.chosen(db, verb, selection))
+        for begin in range(0, len(ids), STEP_PATCHES):
+            if begin:
+                await asyncio.sleep(STEP_PAUSE_S)
+            part = Selection(ids=tuple(ids[begin : begin + STEP_PATCHES]))
+            async with still() as in_flight:
+                done.add(await self.operate(verb, part, in_flight=in_flight, force=force))
+        return done
 
     async def sweep(self, after_id: int, before: float) -> Swept:
         """One step of forgetting what was settled before an instant."""

@@ -10,6 +10,7 @@ from syncd.core.suspect import Suspect
 
 UNCLEAN = "unclean"  # fact: JSON {"until", "upto_id"}: what was in flight at an unclean stop
 RUNNING = "running"  # fact: a daemon has started and not stopped in order
+STEPS = "steps"  # fact: steps of the clock that this daemon has followed
 MOST = 1000  # patches of one run that are looked at
 
 
@@ -77,6 +78,10 @@ def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:
     # If the clock was put back while nobody ran, nothing may wait for a time that is far off.
     db.execute("UPDATE lanes SET due_at = ?1 WHERE failed_at > ?1", (now,))
     db.execute("UPDATE suspects SET due_at = ?1 WHERE due_at > ?1", (now + suspect_s,))
+    back_s = float(_fact(db, "closed_at") or 0.0) - now
+    if back_s > 0:
+        _move_silence(db, -back_s)
+    db.execute("DELETE FROM facts WHERE name = ?", (STEPS,))
     unclean = _fact(db, RUNNING) is not None
     if unclean:
         upto_id = db.execute("SELECT max(id) FROM outbox").fetchone()[0] or 0
@@ -86,13 +91,18 @@ def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:
     return unclean
 
 
-def move_instants(db: sqlite3.Connection, step_s: float) -> None:
-    """The clock has been stepped: what is to happen happens as long from now as before."""
+def move_instants(db: sqlite3.Connection, step_s: float, nth: int) -> None:
+    """The clock has been stepped: what is to happen happens as long from now as before.
+
+    `nth`: which step of this daemon's life it is. A commit that seemed to fail may have reached
+    the disk; what was moved is not moved again.
+    """
+    if _fact(db, STEPS) == str(nth):
+        return
+    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (STEPS, str(nth)))
     db.execute("UPDATE lanes SET due_at = due_at + ?1, failed_at = failed_at + ?1", (step_s,))
     db.execute("UPDATE suspects SET due_at = due_at + ?", (step_s,))
-    db.execute(
-        "UPDATE facts SET value = CAST(value AS REAL) + ? WHERE name = 'closed_until'", (step_s,)
-    )
+    _move_silence(db, step_s)
     text = _fact(db, UNCLEAN)
     if text is not None:
         unclean = json.loads(text)
@@ -121,6 +131,14 @@ def delivered_after_unclean_stop(
             add(db, run, unclean["until"], oldest, unclean["upto_id"])
 
 
+def _move_silence(db: sqlite3.Connection, step_s: float) -> None:
+    db.execute(
+        "UPDATE facts SET value = CAST(value AS REAL) + ?"
+        " WHERE name IN ('closed_until', 'closed_at')",
+        (step_s,),
+    )
+
+
 def _fact(db: sqlite3.Connection, name: str) -> str | None:
     row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
@@ -147,8 +165,8 @@ def _delivered_since(db: sqlite3.Connection, run: str, since_id: int) -> list[Wa
 def _withdrawn(db: sqlite3.Connection, run: str, since_id: int, upto_id: int) -> list[Waiting]:
     rows = db.execute(
         f"SELECT {_COLUMNS} FROM outbox"
-        " WHERE workflow_run_id = ? AND state <> 'delivered' AND id BETWEEN ? AND ?"
-        "   AND state IN ('dead', 'held', 'discarded') ORDER BY id LIMIT ?",
+        " WHERE workflow_run_id = ? AND state IN ('dead', 'held', 'discarded')"
+        "   AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
         (run, since_id, upto_id, MOST),
     )
     return [_waiting(row) for row in rows]

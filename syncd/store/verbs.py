@@ -2,10 +2,19 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from syncd.core.fold import NAME, keys_of
+
+Verb = Literal["retry", "discard", "hold", "release"]
+STATES: dict[Verb, tuple[str, ...]] = {
+    "retry": ("dead", "pending"),
+    "discard": ("pending", "held", "dead"),
+    "hold": ("pending",),
+    "release": ("held",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +36,25 @@ class Touched:
     """Left alone, because a request with them is out."""
     superseded: int = 0
     """Discarded instead: newer patches have set all that they would."""
+    unclear: int = 0
+    """Left alone, because what newer patches have set cannot be told from their metadata."""
     left_out: dict[int, list[str]] = field(default_factory=dict)
     """By patch: the keys that newer patches have set, which will not be sent."""
+
+    def add(self, more: "Touched") -> None:
+        """Another step of the same verb."""
+        self.touched += more.touched
+        self.in_flight += more.in_flight
+        self.superseded += more.superseded
+        self.unclear += more.unclear
+        self.left_out |= more.left_out
+
+
+def chosen(db: sqlite3.Connection, verb: Verb, selection: Selection) -> list[int]:
+    """The ids of a selection now, for a verb that is done in steps."""
+    if selection.ids:
+        return [*selection.ids]
+    return [row.id for row in _selected(db, selection, STATES[verb])]
 
 
 def retry(
@@ -44,11 +70,12 @@ def retry(
     A dead patch goes without what newer patches of its run have set since, unless `force`.
     """
     touched = Touched()
-    for row in _selected(db, selection, ("dead", "pending")):
+    newer = _Newer(db, in_flight)
+    for row in _youngest_first(_selected(db, selection, STATES["retry"])):
         if row.id in in_flight:
             touched.in_flight += 1
         elif row.state == "dead":
-            _give_back(db, row, touched, in_flight=in_flight, now=now, force=force)
+            _give_back(db, row, touched, None if force else newer, now)
         else:
             touched.touched += db.execute(
                 "UPDATE lanes SET due_at = min(due_at, ?)"
@@ -68,8 +95,9 @@ def release(
 ) -> Touched:
     """Held patches go back to pending, as `retry` does it with dead ones."""
     touched = Touched()
-    for row in _selected(db, selection, ("held",)):
-        _give_back(db, row, touched, in_flight=in_flight, now=now, force=force)
+    newer = _Newer(db, in_flight)
+    for row in _youngest_first(_selected(db, selection, STATES["release"])):
+        _give_back(db, row, touched, None if force else newer, now)
     return touched
 
 
@@ -77,16 +105,14 @@ def discard(
     db: sqlite3.Connection, selection: Selection, *, in_flight: Collection[int], now: float
 ) -> Touched:
     """Patches that are not delivered will never be."""
-    return _move(
-        db, selection, ("pending", "held", "dead"), "discarded", in_flight=in_flight, now=now
-    )
+    return _move(db, selection, STATES["discard"], "discarded", in_flight=in_flight, now=now)
 
 
 def hold(
     db: sqlite3.Connection, selection: Selection, *, in_flight: Collection[int], now: float
 ) -> Touched:
     """Pending patches stay where they are until released."""
-    return _move(db, selection, ("pending",), "held", in_flight=in_flight, now=now)
+    return _move(db, selection, STATES["hold"], "held", in_flight=in_flight, now=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +133,9 @@ def _selected(
         ]
     elif selection.run is not None:
         rows = db.execute(
-            columns + "workflow_run_id = ? AND state <> 'delivered' ORDER BY id", (selection.run,)
+            columns + "(stretch IN stretches AND workflow_run_id = ?1 AND state = 'pending')"
+            " OR (workflow_run_id = ?1 AND state IN ('dead', 'held', 'discarded')) ORDER BY id",
+            (selection.run,),
         ).fetchall()
     elif selection.reason is not None:
         rows = db.execute(
@@ -131,24 +159,24 @@ def _selected(
             yield row
 
 
+def _youngest_first(rows: Iterable[_Row]) -> list[_Row]:
+    """As `_Newer` wants them."""
+    return sorted(rows, key=lambda row: row.id, reverse=True)
+
+
 def _give_back(
-    db: sqlite3.Connection,
-    row: _Row,
-    touched: Touched,
-    *,
-    in_flight: Collection[int],
-    now: float,
-    force: bool,
+    db: sqlite3.Connection, row: _Row, touched: Touched, newer: "_Newer | None", now: float
 ) -> None:
     name, metadata = db.execute(
         "SELECT name, metadata FROM outbox WHERE id = ?", (row.id,)
     ).fetchone()
     own = set_since = frozenset[str]()
-    if not force:
+    if newer is not None:
         try:
             own = keys_of(name, metadata)
-            set_since = own & _keys_set_since(db, row, in_flight)
+            set_since = own & newer.keys_since(row)
         except ValueError:  # what it would undo cannot be told: it goes by `force` only
+            touched.unclear += 1
             return
     if own and own == set_since:
         touched.superseded += 1
@@ -164,34 +192,53 @@ def _give_back(
     )
 
 
-def _keys_set_since(
-    db: sqlite3.Connection, row: _Row, in_flight: Collection[int]
-) -> frozenset[str]:
-    """What newer patches of the run have set, or are setting now.
+class _Newer:
+    """What newer patches of a run have set, or are setting now.
 
-    Newer ones that still wait do not count: they will go after this one.
+    Newer ones that still wait do not count: they will go after the one that is asked about. The
+    delivered ones of a run are a chain, which is walked once for all of them: ask about the
+    youngest patch first.
     """
-    keys: set[str] = set()
-    head = db.execute(
-        "SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?", (row.run,)
-    ).fetchone()
-    following = head[0] if head else None
-    while following is not None and following > row.id:
-        newer = db.execute(
-            "SELECT name, metadata, leaves_out, previous_id FROM outbox WHERE id = ?", (following,)
+
+    def __init__(self, db: sqlite3.Connection, in_flight: Collection[int]) -> None:
+        self._db = db
+        self._in_flight = sorted(in_flight, reverse=True)
+        self._walks: dict[str, tuple[int | None, set[str]]] = {}
+
+    def keys_since(self, row: _Row) -> frozenset[str]:
+        """Raises ValueError where they cannot be told."""
+        following, keys = self._walks.get(row.run) or (self._head(row.run), set())
+        while following is not None and following > row.id:
+            newer = self._db.execute(
+                "SELECT name, metadata, leaves_out, previous_id FROM outbox WHERE id = ?",
+                (following,),
+            ).fetchone()
+            if newer is None:
+                following = None
+                break
+            keys |= keys_of(newer[0], newer[1]) - frozenset(json.loads(newer[2] or "[]"))
+            following = newer[3]
+        self._walks[row.run] = following, keys
+        return frozenset(keys) | self._going(row)
+
+    def _head(self, run: str) -> int | None:
+        head = self._db.execute(
+            "SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?", (run,)
         ).fetchone()
-        if newer is None:
-            break
-        keys |= keys_of(newer[0], newer[1]) - frozenset(json.loads(newer[2] or "[]"))
-        following = newer[3]
-    for patch_id in in_flight:
-        newer = db.execute(
-            "SELECT name, metadata FROM outbox WHERE id = ? AND id > ? AND workflow_run_id = ?",
-            (patch_id, row.id, row.run),
-        ).fetchone()
-        if newer is not None:
-            keys |= keys_of(*newer)
-    return frozenset(keys)
+        return head[0] if head else None
+
+    def _going(self, row: _Row) -> frozenset[str]:
+        keys: set[str] = set()
+        for patch_id in self._in_flight:
+            if patch_id <= row.id:
+                break
+            newer = self._db.execute(
+                "SELECT name, metadata FROM outbox WHERE id = ? AND workflow_run_id = ?",
+                (patch_id, row.run),
+            ).fetchone()
+            if newer is not None:
+                keys |= keys_of(*newer)
+        return frozenset(keys)
 
 
 def _move(

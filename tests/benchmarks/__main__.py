@@ -5,17 +5,14 @@ figures, --compare FILE to see beside each what it was.
 """
 
 import argparse
-import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tests.benchmarks import delivery, fold, growth, intake, latency, limit, parts, waiting
-from tests.benchmarks.figure import HEAD, Figure, line
-from tests.benchmarks.machine import machine, versions
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.record import Record
 from tests.benchmarks.scale import FULL, QUICK, Scale
 
 Measure = Callable[[Path, Scale], Iterator[Figure]]
@@ -34,41 +31,12 @@ MEASURES: dict[str, Measure] = {
 def main() -> int:
     """Measure, print as it comes, and keep it if asked to. 1 if something could not be measured."""
     asked = _arguments()
-    before = _kept(asked.compare) if asked.compare else {}
-    on, by = machine(), versions()
-    print(" · ".join(f"{name} {value}" for name, value in (on | by).items()))
-    print(HEAD)
-    figures: list[Figure] = []
-    failed: dict[str, str] = {}
-    began = time.monotonic()
+    record = Record(asked.compare)
     for name in asked.only or MEASURES:
-        try:
-            for figure in _measured(name, QUICK if asked.quick else FULL):
-                figures.append(figure)
-                print(line(figure, before.get(figure.name)), flush=True)
-        except (AssertionError, OSError, RuntimeError, TimeoutError) as error:
-            failed[name] = str(error)  # the others are worth having
-            print(f"{name}: broken off: {error}", flush=True)
-    took_s = time.monotonic() - began
-    judged = [figure for figure in figures if figure.target]
-    kept = sum(1 for figure in judged if figure.holds)
-    print(f"{kept} of {len(judged)} targets hold; {took_s:.0f} s")
-    if asked.json:
-        record = {
-            "machine": on,
-            "versions": by,
-            "quick": asked.quick,
-            "seconds": took_s,
-            "failed": failed,
-            "figures": [figure.as_json() for figure in figures],
-        }
-        asked.json.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return 1 if failed else 0
-
-
-def _measured(name: str, scale: Scale) -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory(prefix="syncd-bench-") as folder:
-        yield from MEASURES[name](Path(folder), scale)
+        with record.part(name), tempfile.TemporaryDirectory(prefix="syncd-bench-") as folder:
+            for figure in MEASURES[name](Path(folder), QUICK if asked.quick else FULL):
+                record.add(figure)
+    return record.close(asked.json, quick=asked.quick)
 
 
 def _arguments() -> argparse.Namespace:
@@ -78,11 +46,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--compare", type=Path, metavar="FILE")
     return parser.parse_args()
-
-
-def _kept(file: Path) -> dict[str, float]:
-    record: dict[str, Any] = json.loads(file.read_text())
-    return {figure["name"]: figure["value"] for figure in record["figures"]}
 
 
 if __name__ == "__main__":

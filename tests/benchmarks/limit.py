@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.benchmarks import stand
@@ -36,7 +37,9 @@ def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
     """Share, fullest second and refusals, at each rate."""
     for cases in TOGETHER:
         with ThreadPoolExecutor(len(cases)) as pool:
-            for judged in pool.map(lambda case: _judge(folder, *case, scale.limit_s), cases):
+            for judged in pool.map(
+                partial(_judge, folder, scale.limit_s), *zip(*cases, strict=True)
+            ):
                 far = f", connecting takes {judged.connect_s:g} s" if judged.connect_s else ""
                 name = f"limit: {judged.limit:,}/s{far}"
                 fullest = f"fullest second {judged.worst:.3f}"
@@ -44,7 +47,7 @@ def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
                 yield figure(f"{name}, refused", "answers", judged.refused, ("=", 0))
 
 
-def _judge(folder: Path, limit: int, connect_s: float, seconds: float) -> Judged:
+def _judge(folder: Path, seconds: float, limit: int, connect_s: float) -> Judged:
     work = rows(round(limit * (seconds + BEGIN_S)), seed=limit)
     home = folder / f"{limit}-{connect_s}"
     with (

@@ -77,6 +77,11 @@ def peak_mib(pid: int) -> float:
     return int(_field(Path(f"/proc/{pid}/status").read_text(), "VmHWM")) / 1024
 
 
+def rss_mib(pid: int) -> float:
+    """The memory that a process has resident now."""
+    return int(_field(Path(f"/proc/{pid}/status").read_text(), "VmRSS")) / 1024
+
+
 def _field(text: str, name: str) -> str:
     line = next(line for line in text.splitlines() if line.startswith(f"{name}:"))
     return line.split()[1]

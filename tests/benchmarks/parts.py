@@ -1,14 +1,17 @@
 """Where a patch's processor time goes, by part: what py-spy sees, where py-spy is installed."""
 
+import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks import machine, stand
 from tests.benchmarks.figure import Figure, figure
+from tests.benchmarks.record import NotHere
 from tests.benchmarks.rows import rows
 from tests.benchmarks.scale import Scale
 
@@ -37,9 +40,9 @@ RATE = "500"
 
 def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
     """Samples that hold the interpreter's lock, as shares of the processor time of a patch."""
-    spy = shutil.which("py-spy")
+    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if spy is None:
-        return
+        raise NotHere("py-spy is not installed; `cpu:` has the split by thread")
     out = folder / "stacks"
     with stand.vendor() as vendor, stand.daemon(folder, vendor.url) as daemon:
         before = machine.used(daemon.pid)
@@ -55,12 +58,12 @@ def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
             recording.send_signal(signal.SIGINT)
     samples: Counter[str] = Counter()
     for line in out.read_text().splitlines():
-        stack, _, count = line.rpartition(" ")
-        samples[_part(stack.split(";"))] += int(count)
-    main_us = 1e6 * cpu.threads[daemon.pid] / scale.patches
+        stack, _, seen = line.rpartition(" ")
+        samples[_part(stack.split(";"))] += int(seen)
+    patch_us = 1e6 * cpu.whole / scale.patches
     for part, count in samples.most_common():
         share = count / samples.total()
-        yield figure(f"parts: {part}", "%", 100 * share, note=f"≈ {share * main_us:.0f} µs")
+        yield figure(f"parts: {part}", "%", 100 * share, note=f"≈ {share * patch_us:.0f} µs")
 
 
 def _part(stack: list[str]) -> str:

@@ -60,9 +60,10 @@ def vendor(**settings: float) -> Iterator[Vendor]:
     assert process.stdout is not None
     try:
         ready, _, _ = select.select([process.stdout], [], [], 20)
-        if not ready:
+        port = process.stdout.readline() if ready else ""
+        if not port:
             raise RuntimeError("the vendor did not get ready")
-        running = Vendor(int(process.stdout.readline()))
+        running = Vendor(int(port))
         running.reset(**settings)
         yield running
     finally:

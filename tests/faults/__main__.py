@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,25 @@ PLAYERS = max(1, min(4, os.cpu_count() or 1))
 Row = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """What a run of pytest has come to."""
+# What a test belongs to, by the file it is in; all others are tests of everything else.
+KILLS, NTH, PLANTED, OTHERS = "test_many_kills", "test_nth_failure", "test_histories", ""
 
-    passed: int
-    failed: int
-    skipped: int
-    counts: Counter[str]
+
+@dataclass(slots=True)
+class Suite:
+    """What the tests of one kind have come to."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     """What the tests have counted, by name, sums."""
+
+    @property
+    def outcome(self) -> str:
+        """In a few words."""
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed:,} passed, {self.failed} failed{skipped}"
 
 
 def main() -> int:
@@ -42,11 +52,10 @@ def main() -> int:
     asked = _arguments()
     began = time.monotonic()
     histories = _histories(asked.seeds)
-    planted = _pytest("tests/simulation", "-k", "planted")
-    faults = _pytest("tests/faults", "-m", "long or not long", SYNCD_KILLS=str(asked.kills))
+    suites = _tests(asked.kills)
     took_s = time.monotonic() - began
-    broken = len(histories["failed"]) + planted.failed + faults.failed
-    text = _table(_rows(histories, planted, faults), took_s)
+    broken = len(histories["failed"]) + sum(suite.failed for suite in suites.values())
+    text = _table(_rows(histories, suites), took_s)
     print(f"\n{text}")
     if asked.write_readme and not broken:
         _write_readme(text)
@@ -62,59 +71,77 @@ def _histories(seeds: int) -> dict[str, Any]:
         for n in range(PLAYERS)
     ]
     figures = [json.loads(player.communicate()[0]) for player in players]
-    names = [name for name in figures[0] if name != "failed"]
-    total: dict[str, Any] = {name: sum(figure[name] for figure in figures) for name in names}
+    counted = ("histories", "virtual_h", "requests", "delivered", "kills", "cpu_s")
+    total: dict[str, Any] = {name: sum(figure[name] for figure in figures) for name in counted}
     total["failed"] = [seed for figure in figures for seed in figure["failed"]]
-    print(f"histories: {total}", flush=True)
-    return total
+    faults: Counter[str] = Counter()
+    for figure in figures:
+        faults.update(figure["faults"])
+    print(f"histories: {total}\nwhat happened in them: {dict(sorted(faults.items()))}", flush=True)
+    return total | {"faults": faults.total()}
 
 
-def _pytest(*arguments: str, **variables: str) -> Suite:
-    """Run tests; what each has counted comes with the results."""
+def _tests(kills: int) -> dict[str, Suite]:
+    """Run the tests, two at a time; what each has counted comes with the results."""
     with tempfile.TemporaryDirectory(prefix="syncd-faults-") as folder:
         results = Path(folder) / "results.xml"
-        command = [sys.executable, "-m", "pytest", "-o", "junit_family=xunit1"]
-        command += [f"--junitxml={results}", *arguments]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False)
+        command = [sys.executable, "-m", "pytest", "-m", "not benchmark", f"--junitxml={results}"]
+        # The order as it is: the longest comes early.
+        command += ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"]
+        command += ["tests/faults", "tests/simulation", "-k", "not keep_every_promise"]
+        environment = {**os.environ, "SYNCD_KILLS": str(kills)}
+        subprocess.run(command, cwd=ROOT, env=environment, check=False)
         cases = list(ElementTree.parse(results).iter("testcase"))
-    counts: Counter[str] = Counter()
-    outcomes: Counter[str] = Counter()
+    suites = {kind: Suite() for kind in (KILLS, NTH, PLANTED, OTHERS)}
     for case in cases:
-        outcomes.update({"failure", "error", "skipped"} & {child.tag for child in case})
+        file = case.attrib["classname"].rpartition(".")[2]
+        suite = suites[file if file in suites else OTHERS]
+        ends = {child.tag for child in case}
+        if ends & {"failure", "error"}:
+            suite.failed += 1
+        elif "skipped" in ends:
+            suite.skipped += 1
+        else:
+            suite.passed += 1
         for counted in case.iter("property"):
-            counts[counted.attrib["name"]] += int(counted.attrib["value"])
-    failed = outcomes["failure"] + outcomes["error"]
-    skipped = outcomes["skipped"]
-    return Suite(len(cases) - failed - skipped, failed, skipped, counts)
+            suite.counts[counted.attrib["name"]] += int(counted.attrib["value"])
+    return suites
 
 
-def _rows(histories: Mapping[str, Any], planted: Suite, faults: Suite) -> list[Row]:
-    hours, kills = f"{histories['virtual_h']:,.0f}", f"{histories['kills']:,}"
-    lost = "0 lost, 0 repeated, every state right" if not faults.failed else "see above"
-    others = f"{faults.passed:,} passed, {faults.failed} failed"
-    if faults.skipped:
-        others += f", {faults.skipped} skipped"
+def _rows(histories: Mapping[str, Any], suites: Mapping[str, Suite]) -> list[Row]:
+    kills, nth, planted = suites[KILLS], suites[NTH], suites[PLANTED]
+    a_minute = histories["virtual_h"] / (histories["cpu_s"] / 60)
     return [
         (
-            "histories on a virtual clock, every fault drawn",
-            f"{histories['histories']:,} ({hours} h, {kills} kills)",
+            "histories on a virtual clock, with every fault",
+            f"{histories['histories']:,}: {histories['virtual_h']:,.0f} hours,"
+            f" {histories['kills']:,} kills, {histories['faults']:,} faults,"
+            f" {histories['delivered']:,} patches delivered;"
+            f" {a_minute:,.0f} hours a minute of one core",
             f"{len(histories['failed'])} broke a promise",
         ),
         (
-            "bugs planted in the code",
-            f"{planted.passed + planted.failed}",
-            f"{planted.passed} caught",
-        ),
-        ("`kill -9` of a real daemon", f"{faults.counts['kills']:,}", lost),
-        (
-            "one statement, commit, rename, fsync, read or send fails, or three in a row",
-            f"{faults.counts['failures']:,}",
-            lost,
+            "bugs planted in the code, for the histories to find",
+            f"{planted.counts['planted']}",
+            f"{planted.counts['caught']} caught",
         ),
         (
-            "tests of disks, locks, damage, vendors, strangers, parsers",
-            f"{faults.passed + faults.failed + faults.skipped:,}",
-            others,
+            "`kill -9` of a real daemon",
+            f"{kills.counts['kills']:,}: {kills.counts['kills: half taken']:,} with a file half"
+            f" taken, {kills.counts['kills: in flight']:,} with requests out,"
+            f" {kills.counts['kills: unsettled']:,} with answers not on disk yet",
+            "0 lost, 0 repeated, every state right" if not kills.failed else "broke a promise",
+        ),
+        (
+            "each statement, commit, rename, fsync, read and send of two scripted histories of 200"
+            " patches fails, alone and with the two after it",
+            f"{nth.counts['failures']:,}",
+            "0 lost, 0 repeated, every state right" if not nth.failed else "broke a promise",
+        ),
+        (
+            "tests of blame, disks, locks, damage, zombies, hostile vendors, strangers, parsers",
+            f"{suites[OTHERS].passed + suites[OTHERS].failed + suites[OTHERS].skipped:,}",
+            suites[OTHERS].outcome,
         ),
     ]
 
@@ -139,7 +166,7 @@ def _write_readme(text: str) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, default=6_000)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--write-readme", action="store_true")
     return parser.parse_args()

@@ -2,27 +2,16 @@
 
 import errno
 import os
-import sqlite3
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from syncd.core.answer import NoReply
-from syncd.selftest.store import Inline
 from syncd.spool.folders import SpoolFile
-from syncd.store.errors import translated
 
-T = TypeVar("T")
-
-SQL_ERRORS = (
-    (sqlite3.SQLITE_FULL, "database or disk is full"),
-    (sqlite3.SQLITE_IOERR, "disk I/O error"),
-    (sqlite3.SQLITE_BUSY, "database is locked"),
-)
 OS_ERRORS = (errno.ENOSPC, errno.EIO)
 
 
@@ -43,52 +32,6 @@ class Counter:
             return None
         self.failed += 1
         return n
-
-
-class Fallible:
-    """A SQLite connection whose steps are counted. A commit may fail before or after the fact."""
-
-    def __init__(self, db: sqlite3.Connection, counter: Counter) -> None:
-        self._db = db
-        self._counter = counter
-
-    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        return self._step(sql, lambda: self._db.execute(sql, *arguments))
-
-    def executemany(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        return self._step(sql, lambda: self._db.executemany(sql, *arguments))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._db, name)
-
-    def _step(self, sql: str, work: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
-        if sql == "ROLLBACK":  # needs no disk
-            return work()
-        kind = "commit" if sql == "COMMIT" else "statement"
-        n = self._counter.fails(kind)
-        if n is None:
-            return work()
-        if kind == "commit" and n % 2:
-            work()  # it has reached the disk, and nobody can know
-        code, message = SQL_ERRORS[n % len(SQL_ERRORS)]
-        error = sqlite3.OperationalError(message)
-        error.sqlite_errorcode = code
-        raise error
-
-
-def fallibly(opener: Callable[[Path], sqlite3.Connection], counter: Counter) -> Any:
-    """The opener of a connection that fails; opening it never does."""
-    return lambda path: Fallible(opener(path), counter)
-
-
-class Translating(Inline):
-    """As the real connection does, it says which errors may pass."""
-
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return await super().run(work)
-        except sqlite3.Error as error:
-            raise translated(error, "syncd.db") or error from error
 
 
 class Sender:

@@ -150,7 +150,7 @@ async def on_stage(
         started=loop.time(),
         closed_for_s=await store.closed_for_s(),
         draw=draw,
-        throttle=Throttler(1_000_000),
+        throttle=lambda _: Throttler(1_000_000),
     )
     policy = Policy(True, 20.0, Patience(BASE_S, CAP_S, 0.0, 2 * TIMEOUT_S))
     relay = Relay(store, vendor, gate, policy, wall=wall, draw=draw)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import feed
 import pytest
-from nth import Counter, Sender, Translating, fallible_files, fallibly
+from nth import Counter, Sender, fallible_files
 from oracle import differing, one_by_one
 from stage import Vendor, on_stage, virtually
 from stores import delivered as delivered_as_one
@@ -20,7 +20,8 @@ from stores import fill, opened
 
 from syncd import intake, log
 from syncd.intake import Intake
-from syncd.selftest.store import Life
+from syncd.selftest.disk import fallibly
+from syncd.selftest.store import Inline, Life
 from syncd.spool import Spool
 from syncd.store import Store
 from syncd.store.connection import Connection
@@ -50,9 +51,9 @@ async def delivered(counter: Counter, folder: Path) -> None:
     chance = random.Random(6)
 
     async def connect(opener, path):  # type: ignore[no-untyped-def]
-        db = fallibly(opener, counter)(path)
-        db._db.execute("PRAGMA synchronous = OFF")
-        return Translating(db, Life(chance, 0.0))
+        db = fallibly(opener, counter.fails)(path)
+        db.sqlite.execute("PRAGMA synchronous = OFF")
+        return Inline(db, Life(chance, 0.0))
 
     kind, counter.kind = counter.kind, ""  # a failed start is told by its exit code, elsewhere
     path = folder / "syncd.db"
@@ -101,8 +102,8 @@ async def taken_in(counter: Counter, folder: Path) -> None:
 
     async def connect(opener, path):  # type: ignore[no-untyped-def]
         def opened(path):  # type: ignore[no-untyped-def]
-            db = fallibly(opener, counter)(path)
-            db._db.execute("PRAGMA synchronous = OFF")
+            db = fallibly(opener, counter.fails)(path)
+            db.sqlite.execute("PRAGMA synchronous = OFF")
             return db
 
         return await Connection.open(opened, path)

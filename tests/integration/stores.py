@@ -54,6 +54,22 @@ def states(path: Path) -> dict[int, str]:
     return dict(rows(path, "SELECT id, state FROM outbox"))
 
 
+STRETCH = 1 << 16  # ids to a stretch of the index by run
+
+
+async def give_ids_after(store: Store, last: int) -> None:
+    """As if so many patches had come and gone."""
+    await store._writer.run(
+        lambda db: db.execute(
+            "INSERT INTO sqlite_sequence SELECT 'outbox', 0 WHERE NOT EXISTS ("
+            " SELECT 1 FROM sqlite_sequence WHERE name = 'outbox')"
+        )
+    )
+    await store._writer.run(
+        lambda db: db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (last,))
+    )
+
+
 async def fill(store: Store, *patches: tuple[str, str] | tuple[str, str, int]) -> list[int]:
     """Accept (run, metadata) or (run, metadata, priority) patches; their ids."""
     accepted = await store.accept(

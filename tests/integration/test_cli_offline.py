@@ -179,6 +179,7 @@ def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
         "touched": 1,
         "in_flight": 0,
         "superseded": 0,
+        "unclear": 0,
         "left_out": {},
     }
     assert discarded.stdout == "discarded 3 patches\n"
@@ -415,3 +416,99 @@ def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
     assert "not a database of syncd" in found.stderr
+
+
+def test_wrong_values_do_not_take_the_brake_away(tmp_path: Path) -> None:
+    """The daemon runs on with the settings it has: what is wrong with the new ones is told."""
+    enqueue("a", folder=tmp_path)
+    config = tmp_path / "syncd.toml"
+    config.write_text("[delivery]\nmax_in_flight = 0\n")
+
+    paused = syncd("pause", "--config", config, folder=tmp_path)
+    status = syncd("status", "--config", config, "--json", folder=tmp_path)
+
+    assert paused.returncode == 0
+    assert "delivery.max_in_flight = 0" in paused.stderr
+    assert "paused" in json.loads(status.stdout)["daemon"]["reason"]
+
+
+@pytest.mark.parametrize(
+    "settings", ["[delivery]\nfoldd = true\n", '[store]\npath = "here"\n', "[delivery\n"]
+)
+def test_settings_that_may_mean_another_database_are_refused(tmp_path: Path, settings: str) -> None:
+    config = tmp_path / "syncd.toml"
+    config.write_text(settings)
+
+    assert syncd("pause", "--config", config, folder=tmp_path).returncode == 4
+
+
+@pytest.mark.parametrize(
+    "metadata", ['{"a":1e400}', '{"a":"\\ud800"}', '{"a":' + "[" * 998 + "]" * 998 + "}"]
+)
+def test_a_row_that_strict_readers_refuse_hides_no_other(tmp_path: Path, metadata: str) -> None:
+    """SQLite takes it for JSON, so it is in the table, and operators have to see it."""
+    enqueue("honest", folder=tmp_path)
+    with sqlite3.connect(database(tmp_path)) as db:
+        db.execute("INSERT INTO outbox (workflow_run_id, metadata) VALUES ('odd', ?)", (metadata,))
+    db.close()
+
+    listed = syncd("list", folder=tmp_path)
+    waited = syncd("wait", "--patch", "2", "--timeout", "0", folder=tmp_path)
+
+    assert {"honest", "odd"} <= set(listed.stdout.split())
+    assert listed.stderr == DOWN
+    assert waited.returncode == 124
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("wait", "--batch", ""),
+        ("wait", "--batch", ".."),
+        ("wait", "--all", "--timeout", "nan"),
+        ("wait", "--all", "--timeout", "inf"),
+        ("wait", "--patch", str(2**63)),
+        ("hold", str(2**64)),
+        ("sandbox", "--port", "99999"),
+    ],
+)
+def test_what_can_never_be_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    enqueue("a", folder=tmp_path)
+
+    found = syncd(*arguments, folder=tmp_path)
+
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_message_that_ends_in_dots_keeps_them(tmp_path: Path) -> None:
+    found = syncd("enqueue", "..", "--name", "x", folder=tmp_path)
+
+    assert "workflow_run_id must not be . or ..: see" in found.stderr
+
+
+def test_a_verb_says_why_it_left_a_named_patch_alone(tmp_path: Path) -> None:
+    enqueue("a", "b", folder=tmp_path)
+    syncd("discard", "1", folder=tmp_path)
+
+    found = syncd("hold", "1", "2", "3", folder=tmp_path)
+
+    assert (found.returncode, found.stdout) == (1, "held 1 patch\n")
+    assert "syncd: patch 1 is discarded: hold is not for it\n" in found.stderr
+    assert "syncd: no patch 3: look with `syncd list`\n" in found.stderr
+
+
+def test_what_cannot_be_taken_apart_is_left_alone_aloud(tmp_path: Path) -> None:
+    """What newer patches have set could not be left out: it takes --force."""
+    enqueue("honest", folder=tmp_path)
+    with sqlite3.connect(database(tmp_path)) as db:
+        odd = '{"a":"\\ud800"}'
+        db.execute("INSERT INTO outbox (workflow_run_id, metadata) VALUES ('r', ?)", (odd,))
+    db.close()
+    syncd("hold", "2", folder=tmp_path)
+
+    released = syncd("release", "--all", folder=tmp_path)
+    forced = syncd("release", "--all", "--force", folder=tmp_path)
+
+    assert released.stdout.startswith("released 0 patches\n1 patch left alone: what newer patches")
+    assert forced.stdout == "released 1 patch\n"

@@ -82,3 +82,14 @@ def test_a_second_daemon_on_the_same_store_is_refused(tmp_path: Path) -> None:
         assert daemon.status()["daemon"]["pid"] == daemon.pid
     assert second.returncode == 1
     assert "another" in second.stderr
+
+
+def test_a_second_daemon_on_the_same_spool_is_refused(tmp_path: Path) -> None:
+    """With a database of its own it would take what the first has begun."""
+    with Daemon(tmp_path / "a", "http://127.0.0.1:1/v1").start() as first:
+        environ = {"SYNCD_SPOOL__PATH": str(first.spool), "SYNCD_API__TOKEN": "t"}
+
+        second = syncd("run", folder=tmp_path / "b", **environ)
+
+    assert second.returncode == 1
+    assert second.stderr.count("another syncd takes in the files of this spool") == 1

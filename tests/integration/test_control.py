@@ -283,7 +283,13 @@ async def test_the_operators_verbs_do_what_they_say(asking: Asking) -> None:
     released = await asking.post("/verbs/release", {"all": True})
     discarded = await asking.post("/verbs/discard", {"run": "t"})
 
-    assert retried == {"touched": 1, "in_flight": 0, "superseded": 0, "left_out": {"1": ["a"]}}
+    assert retried == {
+        "touched": 1,
+        "in_flight": 0,
+        "superseded": 0,
+        "unclear": 0,
+        "left_out": {"1": ["a"]},
+    }
     assert [each["touched"] for each in (held, released, discarded)] == [1, 1, 1]
     assert states(store.path) == {1: "pending", 2: "delivered", 3: "pending", 4: "discarded"}
 

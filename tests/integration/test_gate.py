@@ -62,7 +62,12 @@ def now() -> float:
 
 def a_gate(rate: float = 100.0, in_flight: int = 8, *, cap_s: float = 60.0, **more: Any) -> Gate:
     """A gate whose first second is over at 1.02; half of every backoff is drawn."""
-    settings = {"started": 0.0, "draw": lambda: 0.0, "throttle": Throttler(1_000_000), **more}
+    settings = {
+        "started": 0.0,
+        "draw": lambda: 0.0,
+        "throttle": lambda _: Throttler(1_000_000),
+        **more,
+    }
     return Gate(Limits(rate, in_flight, 1.0, cap_s), now, **settings)
 
 

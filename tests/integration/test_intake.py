@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import itertools
 import json
 import os
 import random
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 from asyncinotify import Inotify, Mask
+from hypothesis import given
+from hypothesis import strategies as st
 
 from syncd.core.patch import Patch
-from syncd.intake import Intake
+from syncd.intake import HOLD_S, Intake, pause_after
 from syncd.spool import Spool
 from syncd.store import Accepted, Place, Store, StoreBusy, StoreFull
 
@@ -118,7 +121,7 @@ async def running(intake: Intake, spool: Spool) -> AsyncIterator[Moves]:
 
 
 def intake_of(store: Store, spool: Spool, rows: int = 1000) -> Intake:
-    return Intake(store, spool, chunk_rows=rows, pause_s=0.0)
+    return Intake(store, spool, chunk_rows=rows)
 
 
 async def ended(moves: Moves, store: FragileStore, *names: str) -> None:
@@ -400,7 +403,7 @@ from syncd.store import Store
 
 async def live(home):
     store = await Store.open(home / "syncd.db", time.time)
-    await Intake(store, Spool(home / "spool", 0.05, 1 << 30), chunk_rows=50, pause_s=0.0).run()
+    await Intake(store, Spool(home / "spool", 0.05, 1 << 30), chunk_rows=50).run()
 
 print("up", flush=True)
 asyncio.run(live(Path(sys.argv[1])))
@@ -616,11 +619,25 @@ async def test_a_name_that_is_no_text_is_taken_like_any_other(
     assert batches(store)[0][0] == "\\xff\n.jsonl"
 
 
+@given(turn_s=st.floats(HOLD_S / 2, 0.39), begun=st.floats(0.0, 1.0))
+def test_whoever_waits_as_sqlite_does_gets_in_within_half_a_second(
+    turn_s: float, begun: float
+) -> None:
+    """Turns follow each other with no more than the pause between them; sleeps are a bit late."""
+    round_s = turn_s + pause_after(turn_s)
+    waits = [0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025, 0.025, 0.025, 0.050, 0.050]
+    tries = itertools.accumulate([begun * turn_s, *waits, *[0.100] * 10], lambda a, b: a + b + 2e-4)
+
+    got_in = next(at for at in tries if at % round_s >= turn_s)
+
+    assert got_in - begun * turn_s <= 0.5
+
+
 @pytest.mark.alone
 async def test_other_producers_do_not_wait_long_for_a_large_file(
     store: FragileStore, spool: Spool
 ) -> None:
-    drop(spool, "a.jsonl", "\n".join(line(n) for n in range(20_000)))
+    drop(spool, "a.jsonl", "\n".join(line(n) for n in range(60_000)))
     stop = threading.Event()
     waits: list[float] = []
 
@@ -643,7 +660,7 @@ async def test_other_producers_do_not_wait_long_for_a_large_file(
     assert len(waits) > 20
     assert max(waits) < 0.5
     assert [each for each in rows_of(store) if each[0] != "other"] == [
-        row(n) for n in range(20_000)
+        row(n) for n in range(60_000)
     ]
 
 

@@ -1,16 +1,21 @@
 """Getting patches in: the contract's INSERT from any client, and intake's own transactions."""
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from stores import NOON, rows, states
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stores import NOON, insert, opened, rows, states
 
 from syncd.core.patch import MAX_METADATA_BYTES, Patch
-from syncd.store import Place, Store
+from syncd.store import Accepted, Place, Store
+from syncd.store.accept import MANY, accept
 from syncd.store.schema import open_writer
 
 CONTRACT = """
@@ -302,6 +307,44 @@ async def test_patches_are_accepted_in_the_order_given(store: Store) -> None:
         (2, "a", None, '{"n":1}', "key", 5, NOON),
         (3, "b", "3", None, None, 0, NOON),
     ]
+
+
+@given(count=st.integers(0, 2300), known=st.sets(st.integers(0, 2299), max_size=20))
+@settings(max_examples=10)
+def test_however_many_come_at_once_each_is_a_row_and_counted(count: int, known: set[int]) -> None:
+    patches = [Patch(f"r{n % 7}", f"{n}", idempotency_key=f"k{n}") for n in range(count)]
+    before = [patches[n] for n in sorted(known) if n < count]
+
+    async def accepted() -> tuple[Accepted, list[tuple[object, ...]], list[tuple[object, ...]]]:
+        with TemporaryDirectory() as folder:
+            async with opened(Path(folder) / "syncd.db") as store:
+                await store.accept(before)
+                done = await store.accept(patches)
+                names = rows(store.path, "SELECT id, name FROM outbox ORDER BY id")
+                return done, names, rows(store.path, "SELECT state, n FROM counters WHERE n > 0")
+
+    done, names, counted = asyncio.run(accepted())
+
+    old = [patch.name for patch in before]
+    new = [patch.name for patch in patches if patch not in before]
+    assert (done.accepted, done.duplicates) == (len(new), len(old))
+    assert names == list(enumerate(old + new, start=1))
+    assert counted == ([("pending", count)] if count else [])
+
+
+async def test_the_table_goes_on_refusing_after_many_have_come_at_once(store: Store) -> None:
+    many = [Patch("r", f"{n}", idempotency_key=f"{n}") for n in range(MANY)]
+    await store.accept(many)
+
+    def spoil(db: sqlite3.Connection) -> None:
+        accept(db, [*many, Patch("r", "1", priority=None)], None, NOON)  # type: ignore[arg-type]
+
+    with pytest.raises(sqlite3.IntegrityError, match="NOT NULL"):
+        await store._writer.atomic(spoil)
+    with pytest.raises(sqlite3.IntegrityError, match=r"must not be \. or \.\."):
+        await store.accept([Patch("..", "1")])
+    with pytest.raises(sqlite3.IntegrityError, match="a patch needs a name or metadata"):
+        insert(store.path, ("r", None, None))
 
 
 async def test_known_keys_are_counted_as_duplicates(store: Store) -> None:

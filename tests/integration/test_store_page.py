@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import NOON, Wall, dead, deferred, delivered, fill, insert, opened, plan, rows, walk
+from stores import (
+    NOON,
+    STRETCH,
+    Wall,
+    dead,
+    deferred,
+    delivered,
+    fill,
+    give_ids_after,
+    insert,
+    opened,
+    plan,
+    rows,
+    walk,
+)
 
 from syncd.core.fold import MAX_BODY_METADATA, MAX_MEMBERS
 from syncd.core.patch import Patch
@@ -52,6 +66,22 @@ async def test_a_lane_holds_its_runs_patches_in_arrival_order_whatever_their_pri
     assert [patch.metadata for patch in lane.waiting] == ['{"a":1}', '{"b":2}', "{}"]
     assert not lane.troubled
     assert not lane.more
+
+
+async def test_a_lane_is_whole_and_in_order_however_far_apart_its_patches_have_come(
+    store: Store,
+) -> None:
+    ids = []
+    for earlier in (0, STRETCH - 2, 3 * STRETCH - 1, 70 * STRETCH):
+        await give_ids_after(store, earlier)
+        ids += await fill(store, ("r", "{}"), ("s", "{}"), ("r", "{}"))
+    await store.settle([delivered("r", ids[0]), dead("r", ids[2])])
+
+    lane = await store.lane("r")
+
+    assert lane is not None
+    assert [patch.id for patch in lane.waiting] == [ids[n] for n in (3, 5, 6, 8, 9, 11)]
+    assert (await walk(store))[0] == ["s", "r"]
 
 
 @given(
@@ -340,7 +370,7 @@ async def test_every_step_of_a_page_begins_in_an_index_of_what_waits(store: Stor
     assert not [step for step in steps if step.startswith("SCAN outbox")], steps
     assert "SEARCH outbox USING INDEX outbox_turn (priority=? AND id>?)" in steps
     assert "SEARCH outbox USING INDEX outbox_turn (priority<?)" in steps
-    assert "SEARCH outbox USING INDEX outbox_lane (workflow_run_id=?)" in steps
+    assert "SEARCH outbox USING INDEX outbox_lane (stretch=? AND workflow_run_id=?)" in steps
     (arrivals,) = {
         s for sql, p in zip(asked, plans, strict=True) if "NOT INDEXED" in sql for s in p
     }

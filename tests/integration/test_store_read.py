@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from stores import (
     NOON,
+    STRETCH,
     Wall,
     dead,
     deferred,
     delivered,
     fill,
+    give_ids_after,
     insert,
     part,
     plan,
@@ -197,6 +199,19 @@ async def test_patches_of_one_run_are_listed_trouble_first_then_the_delivered_on
     assert await listed(store, run="r") == [3, 6, 5, 4, 2, 1]
     assert await listed(store, run="r", state="delivered") == [4, 2, 1]
     assert await listed(store, run="nobody") == []
+
+
+async def test_patches_of_one_run_are_listed_however_far_apart_they_have_come(
+    store: Store,
+) -> None:
+    await fill(store, ("r", "{}"), ("r", "{}"))
+    await store.settle([deferred("r", 1, 2, due_at=NOON + 60.0)])
+    await give_ids_after(store, 5 * STRETCH)
+    (late,) = await fill(store, ("r", "{}"))
+
+    assert await listed(store, run="r") == [late, 2, 1]
+    assert sorted(await listed(store, state="deferred")) == [1, 2, late]
+    assert (await status(store, NOON))["outbox"]["deferred"] == 3
 
 
 async def test_a_patch_delivered_late_is_listed_with_its_run(store: Store) -> None:

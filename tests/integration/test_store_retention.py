@@ -1,6 +1,17 @@
 """Forgetting: what was delivered or discarded long ago, a little at a time, and nothing else."""
 
-from stores import NOON, Wall, dead, delivered, fill, rows, run_dead, states
+from stores import (
+    NOON,
+    STRETCH,
+    Wall,
+    dead,
+    delivered,
+    fill,
+    give_ids_after,
+    rows,
+    run_dead,
+    states,
+)
 
 from syncd.core.patch import Patch
 from syncd.store import Place, Selection, Store
@@ -74,6 +85,19 @@ async def test_what_a_dead_patch_needs_to_be_retried_rightly_is_kept_with_it(sto
     assert states(store.path) == {2: "dead", 3: "delivered"}
     assert (await store.operate("retry", Selection(ids=(2,)), in_flight=())).superseded == 1
     assert await sweep(store) == 2
+
+
+async def test_what_is_older_and_waits_is_found_however_far_apart_it_has_come(
+    store: Store,
+) -> None:
+    await fill(store, ("r", '{"a":1}'), ("s", "{}"))
+    await give_ids_after(store, 5 * STRETCH)
+    late = await fill(store, ("r", '{"a":2}'), ("s", "{}"))
+    await store.settle([delivered("r", late[0]), delivered("s", 2, late[1])])
+
+    assert await sweep(store) == 2
+
+    assert states(store.path) == {1: "pending", late[0]: "delivered"}
 
 
 async def test_a_step_looks_at_a_bounded_number_of_rows(store: Store) -> None:

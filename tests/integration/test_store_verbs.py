@@ -1,16 +1,20 @@
 """The operator's verbs: what each touches, and that a replay never overwrites newer values."""
 
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
 from stores import (
     NOON,
+    STRETCH,
     Wall,
     dead,
     deferred,
     delivered,
     fill,
+    give_ids_after,
     insert,
     plan,
     rows,
@@ -21,6 +25,7 @@ from stores import (
 from syncd.core.fold import body_of
 from syncd.core.patch import Patch
 from syncd.store import Selection, Store, Verb, read
+from syncd.store.store import STEP_PATCHES
 
 EVERYTHING = Selection(everything=True)
 
@@ -93,6 +98,19 @@ async def test_hold_and_release_take_patches_out_of_the_way_and_back(store: Stor
     assert await operate(store, "release", ids(1)) == (1, 0)
     assert states(store.path) == {1: "pending", 2: "pending"}
     assert await sent_next(store) == b'{"metadata":{"a":1}}'
+
+
+async def test_a_verb_on_a_run_finds_its_patches_however_far_apart_they_have_come(
+    store: Store,
+) -> None:
+    (first,) = await fill(store, ("r", "{}"))
+    await give_ids_after(store, 5 * STRETCH)
+    second, _, third = await fill(store, ("r", "{}"), ("s", "{}"), ("r", "{}"))
+    await park(store, second)
+
+    assert await operate(store, "discard", Selection(run="r")) == (3, 0)
+
+    assert [states(store.path)[n] for n in (first, second, third)] == ["discarded"] * 3
 
 
 async def test_discard_is_for_whatever_is_not_delivered(store: Store) -> None:
@@ -382,3 +400,27 @@ async def test_no_verb_walks_what_was_delivered(store: Store) -> None:
     assert [sql for sql, step in plans if step in ("SCAN outbox", "SCAN snapshots")] == []
     assert any("outbox_trouble" in step for step in taken)
     assert any("outbox_lane" in step for step in taken)
+
+
+async def test_a_verb_over_many_patches_lets_producers_in(store: Store) -> None:
+    """In steps: whoever inserts meanwhile waits for one of them, not for all."""
+    with sqlite3.connect(store.path) as db:
+        db.executemany(
+            "INSERT INTO outbox (workflow_run_id, name) VALUES (?, 'n')",
+            [(f"run {n % 7}",) for n in range(3 * STEP_PATCHES)],
+        )
+    db.close()
+    steps = 0
+
+    @asynccontextmanager
+    async def still() -> AsyncIterator[tuple[()]]:
+        nonlocal steps
+        steps += 1
+        with closing(sqlite3.connect(store.path, timeout=0)) as db, db:
+            db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('other', 'n')")
+        yield ()
+
+    touched = await store.operate_in_steps("hold", Selection(everything=True), still)
+
+    assert steps == 3
+    assert touched.touched == 3 * STEP_PATCHES

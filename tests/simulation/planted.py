@@ -1,16 +1,17 @@
 """Bugs, planted: each breaks one promise in a way that the simulation must notice."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from syncd import fence, relay, settler
+from syncd import fence, gate, lanes, relay, settler
 from syncd.core import breaker, fold, outcome, pace, schedule, settlement, window
 from syncd.core.answer import Run
 from syncd.core.outcome import Blame, Confirmed, Refused, Unavailable
 from syncd.core.settlement import Dead
-from syncd.store import page, schema, settle, suspects, verbs
+from syncd.store import StoreUnavailable, page, schema, settle, suspects, verbs
 
 Patch = pytest.MonkeyPatch
 
@@ -124,12 +125,59 @@ def forget_retry_after(bug: Patch) -> None:
 
 def forget_retry_after_at_restart(bug: Patch) -> None:
     """A restart breaks the silence that the server asked for."""
-    real = settle.set_fact
-    bug.setattr(
-        settle,
-        "set_fact",
-        lambda db, name, value: None if name == settle.CLOSED_UNTIL else real(db, name, value),
-    )
+    bug.setattr(settle, "stay_silent", lambda db, until, now: None)
+
+
+def shorten_the_silence(bug: Patch) -> None:
+    """The last Retry-After counts, even if one before it asked for more."""
+    real = settle.stay_silent
+
+    def shortened(db: Any, until: float, now: float) -> None:
+        settle.set_fact(db, settle.CLOSED_UNTIL, None)
+        real(db, until, now)
+
+    bug.setattr(settle, "stay_silent", shortened)
+
+
+def go_before_the_time(bug: Patch) -> None:
+    """A new patch brings its whole lane back, backoff or not."""
+    bug.setattr(page, "_in_trouble", lambda db, run: False)
+
+
+def sleep_through_lost_wakes(bug: Patch) -> None:
+    """What nobody has announced is never looked for."""
+    bug.setattr(lanes, "SLOW_LOOK_S", 1e6)
+
+
+def do_not_hear_a_pause(bug: Patch) -> None:
+    """An operator has said stop."""
+    bug.setattr(gate.Gate, "pause", lambda self: None)
+
+
+def reload_breaks_the_silence(bug: Patch) -> None:
+    """New settings, and all that was promised is forgotten."""
+    real = gate.Gate.limit
+
+    def limited(self: Any, limits: Any) -> None:
+        self._closed_until = 0.0
+        real(self, limits)
+
+    bug.setattr(gate.Gate, "limit", limited)
+
+
+def ignore_the_clock(bug: Patch) -> None:
+    """What was due in a minute is due in an hour and a minute."""
+    bug.setattr(suspects, "move_instants", lambda db, step_s, nth: None)
+
+
+def give_up_on_a_full_disk(bug: Patch) -> None:
+    """An answer that cannot be written down is forgotten."""
+
+    async def write(self: Any, settlements: Any) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.settle(settlements)
+
+    bug.setattr(settler.Settler, "_write", write)
 
 
 def bury_the_whole_fold(bug: Patch) -> None:
@@ -177,7 +225,7 @@ def believe_a_lost_answer(bug: Patch) -> None:
 
 def retry_over_newer_values(bug: Patch) -> None:
     """An operator's retry sends what newer patches have set since."""
-    bug.setattr(verbs, "_keys_set_since", lambda db, row, in_flight: frozenset())
+    bug.setattr(verbs._Newer, "keys_since", lambda self, row: frozenset())
 
 
 def sleep_through_due_times(bug: Patch) -> None:
@@ -220,6 +268,13 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     counters_drift,
     forget_retry_after,
     forget_retry_after_at_restart,
+    shorten_the_silence,
+    go_before_the_time,
+    sleep_through_lost_wakes,
+    do_not_hear_a_pause,
+    reload_breaks_the_silence,
+    ignore_the_clock,
+    give_up_on_a_full_disk,
     bury_the_whole_fold,
     blame_patches_for_the_token,
     believe_any_run,

@@ -316,3 +316,10 @@ def test_metrics_without_a_host_or_a_port_are_refused(text: str) -> None:
 @pytest.mark.parametrize("value", ["ws 1", "ws_1\r\nx: y", "ws_ä", "w" * 256])
 def test_a_workspace_that_cannot_stand_in_a_header_is_refused(value: str) -> None:
     assert "api.workspace_id" in error_of({"api": {"workspace_id": value}})
+
+
+def test_a_variable_with_an_underscore_too_few_is_not_passed_over() -> None:
+    """It may be the address of a rehearsal: in silence, requests would go to the real service."""
+    assert error_of({}, {"SYNCD_API_BASE_URL": "http://127.0.0.1:1"}) == (
+        "$SYNCD_API_BASE_URL: unknown variable, did you mean SYNCD_API__BASE_URL?"
+    )

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import os
 import threading
@@ -206,13 +207,22 @@ def test_what_was_rejected_is_shown_bounded_and_without_loss() -> None:
 
 def test_chunks_are_bounded_in_rows_and_in_bytes() -> None:
     small = b"".join(row(n) + b"\n" for n in range(25))
-    large = b"".join(row(n, name="x" * 500_000) + b"\n" for n in range(9))
+    large = b"".join(row(n, name="x" * 500_000) + b"\n" for n in range(20))
 
     by_rows = list(chunks(io.BytesIO(small), JSONL, rows=10))
     by_bytes = list(chunks(io.BytesIO(large), JSONL, rows=1000))
 
     assert [len(chunk.patches) for chunk in by_rows] == [10, 10, 5]
-    assert max(len(chunk.patches) for chunk in by_bytes) <= 3
+    assert max(len(chunk.patches) for chunk in by_bytes) <= 9
+
+
+def test_whoever_reads_may_be_asked_how_many_rows_come_next() -> None:
+    data = b"".join(row(n) + b"\n" for n in range(10))
+    wanted = itertools.count(1)
+
+    found = chunks(io.BytesIO(data), JSONL, rows=lambda: next(wanted))
+
+    assert [len(chunk.patches) for chunk in found] == [1, 2, 3, 4, 0]
 
 
 def test_an_empty_file_is_one_empty_last_chunk() -> None:
@@ -472,7 +482,7 @@ def test_compressed_files_are_read_like_plain_ones(kind: Kind) -> None:
         (lambda data: data[:5], "truncated"),
         (lambda data: data[:-20], "truncated"),
         (lambda data: data[:-1], "truncated"),
-        (lambda data: data[:-6] + b"\0" + data[-5:], "damaged"),
+        (lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], "damaged"),
         (lambda data: data[:40] + b"\xff" * 40 + data[80:], "damaged"),
         (lambda data: data + b"garbage", "other bytes follow"),
     ],

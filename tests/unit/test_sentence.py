@@ -44,7 +44,7 @@ def test_a_busy_one_says_how_much_how_fast_and_how_long() -> None:
 def test_trouble_comes_first() -> None:
     blocked = status(
         "blocked",
-        "the API does not accept the credentials: see last_error",
+        "the API does not accept the credentials: see the last error",
         error={"code": "INVALID_API_KEY"},
         pending=3,
         eta_s=None,
@@ -52,7 +52,7 @@ def test_trouble_comes_first() -> None:
     )
 
     assert sentence(blocked | {"troubles": ["reload refused: /etc/x: retry.cap_s"]}) == (
-        "blocked: the API does not accept the credentials: see last_error (INVALID_API_KEY);"
+        "blocked: the API does not accept the credentials: see the last error (INVALID_API_KEY);"
         " reload refused: /etc/x: retry.cap_s; 3 patches to deliver;"
         " 2 dead (syncd list --state dead)"
     )

@@ -18,6 +18,7 @@ CREATE TABLE outbox (
   created_at      REAL    NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400.0),
   settled_at      REAL,                        -- when it became delivered, dead or discarded
   previous_id     INTEGER,                     -- the patch of this run delivered before it
+  stretch         INTEGER AS (id >> 16),       -- of the index by run; see there
 
   CONSTRAINT "leave id out: it is given by arrival"
     CHECK (id > 0),
@@ -49,9 +50,22 @@ CREATE TABLE outbox (
 
 -- Indexes hold what waits or is in trouble, so that cost does not grow with what was ever delivered.
 CREATE INDEX outbox_turn ON outbox (priority DESC, id) WHERE state = 'pending';
-CREATE INDEX outbox_lane ON outbox (workflow_run_id, id) WHERE state <> 'delivered';
+-- Run ids come in no order. In one index of a million of them each row of a file would change a page
+-- of its own; by stretches of 65,536 ids they change the same few again and again. Whoever looks for
+-- a run looks into each stretch in which something waits: WHERE stretch IN stretches.
+CREATE INDEX outbox_lane ON outbox (stretch, workflow_run_id, id) WHERE state = 'pending';
+CREATE INDEX outbox_apart ON outbox (workflow_run_id, id) WHERE state IN ('dead', 'held', 'discarded');
 CREATE INDEX outbox_trouble ON outbox (id) WHERE state IN ('dead', 'held');
 CREATE UNIQUE INDEX outbox_key ON outbox (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- A seek for each, however many rows they hold.
+CREATE VIEW stretches (stretch) AS
+  WITH RECURSIVE walk (stretch) AS (
+    SELECT min(stretch) FROM outbox WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(stretch) FROM outbox WHERE state = 'pending' AND stretch > walk.stretch)
+      FROM walk WHERE walk.stretch IS NOT NULL)
+  SELECT stretch FROM walk WHERE stretch IS NOT NULL;
 
 -- Runs in trouble: those whose last request failed for a reason that may pass. One due time and one
 -- backoff for all patches of the run. A run without trouble has no row.

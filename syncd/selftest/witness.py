@@ -1,0 +1,96 @@
+"""The witness: looks at every request in the moment in which it leaves, and at the outbox then."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+GRACE_S = 0.01  # between being let through the gate and leaving
+SETTLING_S = 2.0  # an answer may take so long to the disk
+
+
+class Witness:
+    """Knows when nothing may be sent, and what must go first."""
+
+    def __init__(self, path: Path, wall: Callable[[], float], *, disk_is_well: bool) -> None:
+        self._path = path
+        self._disk_is_well = disk_is_well
+        self._deaths = 0
+        self._wall = wall
+        self._db: sqlite3.Connection | None = None
+        self.violations: list[str] = []
+        self.silent_until = 0.0
+        """By the last Retry-After; on the loop's clock."""
+        self._asked_at = 0.0
+        self.closed_since: float | None = None
+        """The gate is shut by an operator."""
+
+    def leaves(self, run_id: str, body: bytes | None) -> None:
+        """Judge a request by what is on disk now."""
+        now = asyncio.get_running_loop().time()
+        if now < self.silent_until - 0.001:
+            self._broken("a request before Retry-After is over")
+        if self.closed_since is not None and now > self.closed_since + GRACE_S:
+            self._broken("a request through a gate that an operator has shut")
+        if body is None:
+            return
+        db = self._connected()
+        due = db.execute("SELECT due_at FROM lanes WHERE workflow_run_id = ?", (run_id,)).fetchone()
+        if due is not None and due[0] > self._wall() + GRACE_S:
+            self._broken(f"a request for {run_id} {due[0] - self._wall():.1f} s before its time")
+        first = db.execute(
+            "SELECT id, metadata FROM outbox"
+            " WHERE workflow_run_id = ? AND state = 'pending'"
+            " ORDER BY id LIMIT 1",
+            (run_id,),
+        ).fetchone()
+        if first is None:
+            self._broken(f"a request for {run_id}, for which nothing is pending")
+        elif mark_of(first[1]) not in json.loads(body).get("metadata", {}):
+            self._broken(f"a request for {run_id} passes patch {first[0]} by")
+
+    def asked_for_silence(self, seconds: float) -> None:
+        """An answer has brought a Retry-After."""
+        loop = asyncio.get_running_loop()
+        self._asked_at = loop.time()
+        self.silent_until = max(self.silent_until, self._asked_at + seconds)
+        if self._disk_is_well:
+            loop.call_later(SETTLING_S, self._must_outlive, self._deaths)
+
+    def died(self, *, unsettled: bool) -> None:
+        """The daemon was killed: of a Retry-After that was not on disk yet nobody knows."""
+        self._deaths += 1
+        now = asyncio.get_running_loop().time()
+        if unsettled or now < self._asked_at + SETTLING_S:
+            self.silent_until = min(self.silent_until, now + max(0.0, self._silence_on_disk_s()))
+
+    def _must_outlive(self, deaths: int) -> None:
+        """A Retry-After is on disk by now, so that a restart will not break it."""
+        left_s = self.silent_until - asyncio.get_running_loop().time()
+        if deaths == self._deaths and left_s > max(0.0, self._silence_on_disk_s()) + GRACE_S:
+            self._broken(f"a restart would break the last {left_s:.1f} s of silence")
+
+    def _silence_on_disk_s(self) -> float:
+        row = self._connected().execute("SELECT value FROM facts WHERE name = 'closed_until'")
+        known = row.fetchone()
+        return float(known[0]) - self._wall() if known else 0.0
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._db is not None:
+            self._db.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = sqlite3.connect(self._path, isolation_level=None)
+        return self._db
+
+    def _broken(self, how: str) -> None:
+        self.violations.append(f"{asyncio.get_running_loop().time():.3f}: {how}")
+
+
+def mark_of(metadata: str) -> str:
+    """The key that is this patch's alone."""
+    keys: list[str] = json.loads(metadata)
+    return next(key for key in keys if key.startswith("mark"))
