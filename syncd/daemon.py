@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import math
 import os
 import resource
 import signal
@@ -43,6 +44,7 @@ CLOSE_S = 10.0  # after the drain; whatever still hangs then is left as after a 
 CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
+STOPPED = "stopped"  # fact: when the last daemon had nothing in flight any more, on two clocks
 
 
 def run(config: Config, environ: Mapping[str, str], config_path: str | None = None) -> int:
@@ -140,12 +142,13 @@ class Daemon:
         )
         api = Api.open(endpoint, self._bearer)
         stack.push_async_callback(api.close)
-        if await self._store.begin(_suspect_s(config)):
+        unclean = await self._store.begin(_suspect_s(config))
+        if unclean:
             logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
         self._gate = Gate(
             _limits(config),
             time.monotonic,
-            started=_process_started(),
+            started=await self._sent_until(unclean),
             closed_for_s=await self._store.closed_for_s(),
         )
         if await self._store.read(lambda db: fact(db, "paused")) is not None:
@@ -167,6 +170,18 @@ class Daemon:
             from syncd import metrics  # noqa: PLC0415  only who asks for it pays for it
 
             await metrics.listen(address, self._status, stack)
+
+    async def _sent_until(self, unclean: bool) -> float:
+        """When another daemon may have sent last, on the monotonic clock."""
+        stopped = await self._store.read(lambda db: fact(db, STOPPED))
+        if unclean:
+            return _process_started()
+        if stopped is None:
+            return -math.inf  # nobody ever did
+        wall, uptime = map(float, stopped.split())
+        # Either clock may have been set anew since; the smaller span is the safe one.
+        gone_s = min(time.time() - wall, time.clock_gettime(time.CLOCK_BOOTTIME) - uptime)
+        return min(_process_started(), time.monotonic() - gone_s)
 
     def _on_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -217,7 +232,9 @@ class Daemon:
         """Leave word that nothing was left in flight, if so."""
         if self._relay.cut:
             return
+        now = f"{time.time()} {time.clock_gettime(time.CLOCK_BOOTTIME)}"
         try:
+            await self._store.remember(STOPPED, now)
             await self._store.end()
         except StoreUnavailable as error:
             logger.warning("store.unavailable", doing="end", error=str(error))

@@ -1,6 +1,7 @@
 """The whole job, as its users see it: processes, files, rows, and what the vendor then holds."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import feed
@@ -179,3 +180,20 @@ def test_a_wrong_token_stops_sending_and_costs_nothing(tmp_path: Path) -> None:
         sandbox.change(token="sandbox-token")
         drained(daemon)
         assert daemon.rows("SELECT sum(attempts) FROM outbox") == [(0,)]
+
+
+def test_a_restart_in_order_does_not_forget_what_was_just_sent(tmp_path: Path) -> None:
+    """The one before may have used the limit of the last second: the next waits until it is over."""
+    with (
+        start_sandbox(tmp_path) as sandbox,
+        start_daemon(tmp_path, sandbox.url) as daemon,
+    ):
+        daemon.insert(("before", "x", None))
+        drained(daemon)
+        assert daemon.stop() == 0
+        daemon.insert(("after", "x", None))
+        daemon.start()
+        drained(daemon)
+
+        before, after = (datetime.fromisoformat(each["at"]) for each in sandbox.requests())
+        assert after - before > timedelta(seconds=1)
