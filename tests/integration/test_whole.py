@@ -183,7 +183,7 @@ def test_a_wrong_token_stops_sending_and_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_restart_in_order_does_not_forget_what_was_just_sent(tmp_path: Path) -> None:
-    """The one before may have used the limit of the last second: the next waits until it is over."""
+    """Its predecessor may have used the limit of the last second: it waits until that is over."""
     with (
         start_sandbox(tmp_path) as sandbox,
         start_daemon(tmp_path, sandbox.url) as daemon,
