@@ -14,7 +14,7 @@ from syncd.store import suspects
 CLOSED_UNTIL = "closed_until"  # fact: by Retry-After, as seconds since the epoch
 CLOSED_AT = "closed_at"  # fact: when that was asked for
 
-_compress = zstandard.ZstdCompressor(level=1).compress
+_compressor = zstandard.ZstdCompressor(level=1)
 _decompress = zstandard.ZstdDecompressor().decompress
 
 
@@ -101,17 +101,21 @@ def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float)
         " WHERE outbox.id = sent.value ->> 0 AND outbox.state = 'pending'",
         (now, json.dumps(chain)),
     )
-    db.executemany(
+    # One call and one statement for all: at each that there is, this thread gives up the
+    # interpreter's lock, and has to wait for the event loop to get it back.
+    bodies = _compressor.multi_compress_to_buffer([one.run.raw for one in delivered])
+    rows = [_snapshot_row(one, bodies[at].tobytes(), now) for at, one in enumerate(delivered)]
+    db.execute(
         "INSERT INTO snapshots (workflow_run_id, fetched_at, status, name, metadata,"
         "                       patch_ids, last_patch_id, body)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * len(rows))}"
         " ON CONFLICT (workflow_run_id) DO UPDATE"
         "    SET fetched_at = excluded.fetched_at, status = excluded.status,"
         "        name = excluded.name, metadata = excluded.metadata,"
         "        patch_ids = excluded.patch_ids,"
         "        last_patch_id = max(last_patch_id, excluded.last_patch_id),"
         "        body = excluded.body",
-        [_snapshot_row(one, now) for one in delivered],
+        [value for row in rows for value in row],
     )
     untrouble(db, [one.run.id for one in delivered if one.troubled])
     firsts = [(one.run.id, one.patch_ids[0]) for one in delivered]
@@ -137,7 +141,7 @@ def _insert_into_chain(db: sqlite3.Connection, patch_id: int, head: int) -> int 
     return None
 
 
-def _snapshot_row(one: Delivered, now: float) -> tuple[object, ...]:
+def _snapshot_row(one: Delivered, body: bytes, now: float) -> tuple[object, ...]:
     run = one.run
     return (
         run.id,
@@ -147,7 +151,7 @@ def _snapshot_row(one: Delivered, now: float) -> tuple[object, ...]:
         run.metadata,
         json.dumps(one.patch_ids),
         one.patch_ids[-1],
-        _compress(run.raw),
+        body,
     )
 
 
