@@ -266,7 +266,8 @@ class Intake:
         turn_s = self._wrote_at - self._turn_began
         if turn_s >= HOLD_S / 2:
             self._others_until = self._wrote_at + pause_after(turn_s)
-        speed = HOLD_S / (self._wrote_at - began)
+        # uvloop's clock goes by whole milliseconds: a chunk of a few lines takes none at all.
+        speed = HOLD_S / max(self._wrote_at - began, 0.001)
         if speed < 1.0 or len(patches) >= self._rows // 2:
             fitting = max(FEWEST_ROWS, int(len(patches) * min(2.0, speed)))
             self._rows = min(self._most_rows, fitting)

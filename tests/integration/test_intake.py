@@ -664,6 +664,28 @@ async def test_other_producers_do_not_wait_long_for_a_large_file(
     ]
 
 
+class CoarseClock(asyncio.SelectorEventLoop):
+    """A loop whose clock goes by tenths of a second, as uvloop's goes by milliseconds."""
+
+    def time(self) -> float:
+        return super().time() // 0.1 / 10
+
+
+def test_a_chunk_may_take_no_time_at_all(spool: Spool, tmp_path: Path) -> None:
+    async def live() -> list[Row]:
+        store = await FragileStore.open(tmp_path / "syncd.db", time.time)
+        store.refusals = []
+        store.closing = asyncio.Event()
+        for n in range(10):
+            drop(spool, f"{n}.jsonl", line(n))
+        await take_in(store, spool, *(f"{n}.jsonl" for n in range(10)))
+        await store.close()
+        return rows_of(store)
+
+    with asyncio.Runner(loop_factory=CoarseClock) as runner:
+        assert sorted(runner.run(live())) == [row(n) for n in range(10)]
+
+
 async def test_the_loop_stays_free_while_a_file_is_verified(
     store: FragileStore, spool: Spool
 ) -> None:
