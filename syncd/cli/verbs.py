@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from syncd.cli.door import Door, door, read_row
+from syncd.cli.door import Door, door, is_there, read_row
 from syncd.cli.options import PATCH_ID, config_option, json_option, text
 from syncd.cli.printing import many, plain
 from syncd.errors import SyncdError
@@ -127,8 +127,6 @@ def _operate(
 
 def _states(to: Door, ids: tuple[int, ...]) -> dict[int, str | None]:
     """What each patch that is named was before; None for one that there is not."""
-    if not to.places.store.exists():
-        return {}
     found = {patch_id: to.one("patch", {"id": patch_id}) for patch_id in ids[:NAMED]}
     return {
         patch_id: None if patch is None else read_row(patch)["state"]
@@ -138,8 +136,7 @@ def _states(to: Door, ids: tuple[int, ...]) -> dict[int, str | None]:
 
 def _refusal(to: Door, patch_id: int) -> str | None:
     """Why a dead patch is dead: the same may happen again."""
-    found = to.one("patch", {"id": patch_id}) if to.places.store.exists() else None
-    patch = read_row(found or b"{}")
+    patch = read_row(to.one("patch", {"id": patch_id}) or b"{}")
     if patch.get("state") != "dead" or not patch["last_error"]:
         return None
     return f"{plain(patch['last_error']['code'])}: {plain(patch['last_error']['message'])}"
@@ -194,7 +191,7 @@ def _with_store(to: Door, operation: Operation) -> Any:
     from syncd.store import Store, StoreError
 
     path = to.places.store
-    if not path.exists():
+    if not is_there(path):
         raise SyncdError(f"{path}: no database here yet: there is nothing to work on")
 
     async def work() -> Any:

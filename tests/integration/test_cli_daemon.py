@@ -176,6 +176,17 @@ def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandb
     assert sandbox.runs()["dead_1"]["name"] == "new"
 
 
+def test_a_verb_asks_the_daemon_whatever_the_file(daemon: Daemon) -> None:
+    """A member of the socket's group need not be let into the folder of the database."""
+    elsewhere = daemon.environment | {"SYNCD_STORE__PATH": "/dev/null/syncd.db"}
+
+    found = syncd("discard", "999999", folder=daemon.folder, **elsewhere)
+
+    assert found.returncode == 1
+    assert found.stdout == "discarded 0 patches\n"
+    assert found.stderr == "syncd: no patch 999999: look with `syncd list`\n"
+
+
 def test_pause_stops_sending_and_resume_goes_on(daemon: Daemon, sandbox: Sandbox) -> None:
     """Intake goes on meanwhile; held patches stay where they are."""
     daemon.syncd("pause")
