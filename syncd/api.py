@@ -1,9 +1,10 @@
 """The vendor's API over HTTP: one request, one answer. It never decides, and it never retries."""
 
+import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -15,6 +16,10 @@ from syncd.core.answer import NoReply, Reply
 MAX_ANSWER_BYTES = 16 << 20
 CHUNK_BYTES = 256 << 10
 KEEPALIVE_S = 15.0
+
+
+Connected = Callable[[float], Awaitable[None]]
+"""Is told how many seconds it took to connect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,13 @@ class Api:
         self._timeout = aiohttp.ClientTimeout(total=endpoint.timeout_s)
 
     @classmethod
-    def open(cls, endpoint: Endpoint, token: Callable[[], str]) -> Self:
-        """A client whose `close` must be awaited. `token` is asked before every request."""
+    def open(
+        cls, endpoint: Endpoint, token: Callable[[], str], connected: Connected | None = None
+    ) -> Self:
+        """A client whose `close` must be awaited. `token` is asked before every request.
+
+        `connected` is awaited between a new connection and the first request on it.
+        """
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -59,7 +69,7 @@ class Api:
             headers["x-extend-workspace-id"] = endpoint.workspace_id
         session = aiohttp.ClientSession(
             # The gate's window bounds what is in flight; a second bound would hide it.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            connector=_Connector(connected, limit=0, keepalive_timeout=KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             trust_env=False,
@@ -114,6 +124,30 @@ class Api:
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             return _no_reply(error, self._endpoint.timeout_s)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells of each new connection before the request goes out on it.
+
+    aiohttp's tracing would do the same for a price at every request. What is overridden here is
+    what aiohttp's own UnixConnector overrides.
+    """
+
+    def __init__(self, connected: Connected | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._told = connected
+
+    async def _create_connection(self, *asked: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        connection = await super()._create_connection(*asked)
+        if self._told is not None:
+            try:
+                await self._told(loop.time() - began)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes | None:

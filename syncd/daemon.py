@@ -136,14 +136,6 @@ class Daemon:
             await asyncio.to_thread(self._spool.prepare)
         if (locked := await asyncio.to_thread(lock, self._places.spool)) is not None:
             stack.callback(os.close, locked)
-        endpoint = Endpoint(
-            config.api.url,
-            config.api.version_header,
-            config.api.workspace_id or None,
-            config.api.timeout_s,
-        )
-        api = Api.open(endpoint, self._bearer)
-        stack.push_async_callback(api.close)
         unclean = await self._store.begin(_suspect_s(config))
         if unclean:
             logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
@@ -155,6 +147,14 @@ class Daemon:
         )
         if await self._store.read(lambda db: fact(db, "paused")) is not None:
             self._gate.pause()
+        endpoint = Endpoint(
+            config.api.url,
+            config.api.version_header,
+            config.api.workspace_id or None,
+            config.api.timeout_s,
+        )
+        api = Api.open(endpoint, self._bearer, self._gate.connected)
+        stack.push_async_callback(api.close)
         self._relay = Relay(self._store, api, self._gate, _policy(config), wall=self._wall)
         self._fence = Fence(self._store, api, self._gate, self._relay, wall=self._wall)
         self._intake = Intake(self._store, self._spool)

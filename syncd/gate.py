@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 Clock = Callable[[], float]
 QUIET_S = 1.1  # after a sign of overload: the answers to what was already out tell nothing new
+PROMPT_S = 0.005  # what a request may lose on its way before its place in the pace is another's
 UNASKED_PAUSE_S = 1.02  # after a 429 without Retry-After: the sliding second must pass
 
 
@@ -102,6 +103,19 @@ class Gate:
         """
         async with self._line:
             return await self._pass()
+
+    async def connected(self, took_s: float) -> None:
+        """A request that is counted as gone had to connect first: it goes when this returns.
+
+        The vendor counts what arrives, and on open connections others have arrived meanwhile: if it
+        took long, the request waits for a new place in the pace. The old one is lost.
+        """
+        if took_s <= PROMPT_S or pace.spacing_s(self._pace) > 1.0:
+            return
+        now = self._clock()
+        at = max(now, self._pace.due)
+        self._pace = pace.sent(self._pace, at)
+        await asyncio.sleep(at - now)
 
     def give_back(self, *, probe: bool) -> None:
         """The entry was not used. Its place in the pace is lost, which costs a moment."""

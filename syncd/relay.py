@@ -26,7 +26,7 @@ from syncd.core.outcome import (
 )
 from syncd.core.schedule import Lane
 from syncd.core.settlement import Dead, Deferred, Patience, Settlement, settlements
-from syncd.gate import Gate
+from syncd.gate import PROMPT_S, Gate
 from syncd.lanes import Lanes
 from syncd.settler import Settler
 from syncd.store import Store, StoreUnavailable
@@ -35,7 +35,6 @@ log = structlog.get_logger()
 
 MAX_UNSETTLED = 512  # answers that wait for the disk; beyond, nothing more is sent
 STORE_RETRY_S = 1.0
-PROMPT_S = 0.005  # between being let through the gate and going
 
 
 class Transport(Protocol):

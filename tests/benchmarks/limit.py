@@ -50,9 +50,12 @@ def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
 def _judge(folder: Path, seconds: float, limit: int, connect_s: float) -> Judged:
     work = rows(round(limit * (seconds + BEGIN_S)), seed=limit)
     home = folder / f"{limit}-{connect_s}"
+    home.mkdir()
+    tls = stand.self_signed(home) if connect_s else None
+    asked = {"limit": limit, "latency_s": LATENCY_S, "connect_s": connect_s, "trace": 1}
     with (
-        stand.vendor(limit=limit, latency_s=LATENCY_S, connect_s=connect_s, trace=1) as vendor,
-        stand.daemon(home, vendor.url, rate_per_s=float(limit)) as daemon,
+        stand.vendor(tls, **asked) as vendor,
+        stand.daemon(home, vendor.url, trusting=tls, rate_per_s=float(limit)) as daemon,
     ):
         stand.insert(daemon.database, work)
         stand.wait_for(daemon.database, "delivered", len(work))

@@ -27,9 +27,9 @@ FAST: Mapping[str, object] = {"rate_per_s": 10_000.0, "max_in_flight": IN_FLIGHT
 class Vendor:
     """A running `tests.benchmarks.vendor`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls_port: int | None) -> None:
         self._address = f"http://127.0.0.1:{port}"
-        self.url = f"{self._address}/v1"
+        self.url = f"https://127.0.0.1:{tls_port}/v1" if tls_port else f"{self._address}/v1"
 
     def reset(self, **settings: float) -> dict[str, Any]:
         """Begin new books with these settings."""
@@ -48,10 +48,10 @@ class Vendor:
 
 
 @contextmanager
-def vendor(**settings: float) -> Iterator[Vendor]:
-    """A vendor in a process of its own."""
+def vendor(certificate: Path | None = None, **settings: float) -> Iterator[Vendor]:
+    """A vendor in a process of its own; with a certificate (and its key) it speaks https."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.vendor"],
+        [sys.executable, "-m", "tests.benchmarks.vendor", *([certificate] if certificate else [])],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -60,10 +60,10 @@ def vendor(**settings: float) -> Iterator[Vendor]:
     assert process.stdout is not None
     try:
         ready, _, _ = select.select([process.stdout], [], [], 20)
-        port = process.stdout.readline() if ready else ""
-        if not port:
+        ports = process.stdout.readline().split() if ready else []
+        if not ports:
             raise RuntimeError("the vendor did not get ready")
-        running = Vendor(int(port))
+        running = Vendor(int(ports[0]), int(ports[1]) if certificate else None)
         running.reset(**settings)
         yield running
     finally:
@@ -71,8 +71,33 @@ def vendor(**settings: float) -> Iterator[Vendor]:
         process.wait()
 
 
+def self_signed(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 and its key, in one file."""
+    file = folder / "certificate"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", file, "-out", file.with_suffix(".public")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with file.open("a") as both:
+        both.write(file.with_suffix(".public").read_text())
+    return file
+
+
 @contextmanager
-def daemon(folder: Path, url: str, *, start: bool = True, **delivery: object) -> Iterator[Daemon]:
+def daemon(
+    folder: Path,
+    url: str,
+    *,
+    start: bool = True,
+    trusting: Path | None = None,
+    **delivery: object,
+) -> Iterator[Daemon]:
     """A daemon that delivers as fast as it can, unless `delivery` says otherwise."""
     it = Daemon(
         folder,
@@ -82,7 +107,8 @@ def daemon(folder: Path, url: str, *, start: bool = True, **delivery: object) ->
         log={"level": "warning"},
     )
     with it:
-        yield it.start() if start else it
+        trusted = {"SSL_CERT_FILE": str(trusting.with_suffix(".public"))} if trusting else {}
+        yield it.start(**trusted) if start else it
 
 
 def bare(url: str, count: int) -> dict[str, float]:

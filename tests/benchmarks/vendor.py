@@ -1,12 +1,15 @@
 """A vendor so cheap that it is not what is measured: HTTP by hand, one answer, a sliding second.
 
 `python -m tests.benchmarks.vendor` prints the port it listens on, on loopback, and serves until it
-is ended. A POST to `…/workflow_runs/ID` is answered with the same WorkflowRun each time, under the
-id that was asked for. `/_bench/reset?limit=N&latency_s=S&connect_s=S&trace=1` begins new books, and
-`/_bench/books` shows them. It speaks to well-behaved clients only: no chunked bodies, plain ids.
+is ended; with a file of a certificate and its key it prints a second port, for https. A POST to
+`…/workflow_runs/ID` is answered with the same WorkflowRun each time, under the id that was asked
+for. `/_bench/reset?limit=N&latency_s=S&connect_s=S&trace=1` begins new books, and `/_bench/books`
+shows them. It speaks to well-behaved clients only: no chunked bodies, plain ids.
 """
 
 import asyncio
+import ssl
+import sys
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
@@ -16,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from syncd.sandbox.bodies import workflow_run
-from tests.benchmarks import loop
+from tests.benchmarks.loop import run
 
 WINDOW_S = 1.0
 _LENGTH = b"content-length:"
@@ -55,7 +58,7 @@ class Books:
     """Requests in any sliding second; 0: as many as you like."""
     latency_s: float = 0.0
     connect_s: float = 0.0
-    """Until the first request on a connection arrives, as where it must be encrypted first."""
+    """That each handshake takes, on the port for https."""
     trace: bool = False
     requests: int = 0
     refused: int = 0
@@ -123,28 +126,19 @@ class Connection(asyncio.Protocol):
         self._vendor = vendor
         self._unread = b""
         self._transport: asyncio.Transport | None = None
-        self._is_connected = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is another
-        connect_s = self._vendor.books.connect_s
-        if connect_s:
-            self._is_connected = False
-            asyncio.get_running_loop().call_later(connect_s, self._connected)
 
     def data_received(self, data: bytes) -> None:
         data = self._unread + data if self._unread else data
-        while self._is_connected and (end := data.find(b"\r\n\r\n")) >= 0:
+        while (end := data.find(b"\r\n\r\n")) >= 0:
             after = end + 4 + _length(data[:end])
             if len(data) < after:
                 break
             self._answer(data[: data.find(b" HTTP/", 0, end)])
             data = data[after:]
         self._unread = data
-
-    def _connected(self) -> None:
-        self._is_connected = True
-        self.data_received(b"")
 
     def _answer(self, line: bytes) -> None:
         """Answer a request, of which this is the method and the target."""
@@ -160,6 +154,29 @@ class Connection(asyncio.Protocol):
             self._transport.write(answer)
 
 
+class Handshake(asyncio.Protocol):
+    """A connection that is slow to be encrypted, as one over the sea is."""
+
+    def __init__(self, vendor: Vendor, tls: ssl.SSLContext) -> None:
+        self._vendor = vendor
+        self._tls = tls
+        self._begun: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)
+        transport.pause_reading()
+        self._begun = asyncio.get_running_loop().create_task(self._shake(transport))
+
+    async def _shake(self, transport: asyncio.Transport) -> None:
+        await asyncio.sleep(self._vendor.books.connect_s)
+        connection = Connection(self._vendor)
+        encrypted = await asyncio.get_running_loop().start_tls(
+            transport, connection, self._tls, server_side=True
+        )
+        if encrypted is not None:
+            connection.connection_made(encrypted)
+
+
 def _length(head: bytes) -> int:
     """The size of the body that a request's head announces."""
     lowered = head.lower()
@@ -169,15 +186,22 @@ def _length(head: bytes) -> int:
     return int(lowered[at + len(_LENGTH) :].split(b"\r\n", 1)[0])
 
 
-async def main() -> None:
-    """Serve on a free port of loopback."""
-    vendor = Vendor()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(vendor), "127.0.0.1", 0
-    )
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+async def main(certificate: str | None) -> None:
+    """Serve on a free port of loopback, or two."""
+    loop, vendor = asyncio.get_running_loop(), Vendor()
+    plain = await loop.create_server(lambda: Connection(vendor), "127.0.0.1", 0)
+    ports = [plain.sockets[0].getsockname()[1]]
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        slow = await loop.create_server(lambda: Handshake(vendor, tls), "127.0.0.1", 0)
+        ports.append(slow.sockets[0].getsockname()[1])
+    print(*ports, flush=True)
+    await plain.serve_forever()
 
 
 if __name__ == "__main__":
-    loop.run(main())
+    if len(sys.argv) > 1:
+        asyncio.run(main(sys.argv[1]))  # uvloop 0.23's start_tls waits for ever after a pause
+    else:
+        run(main(None))

@@ -17,7 +17,7 @@ from aiohttp import web
 from sandboxed import sandboxed
 
 from syncd import __version__, api
-from syncd.api import Api, Endpoint
+from syncd.api import Api, Connected, Endpoint
 from syncd.core.answer import NoReply, Reply, run_in
 
 TOKEN = "a-token-that-nobody-may-see"
@@ -32,9 +32,10 @@ async def client(
     workspace_id: str | None = None,
     timeout_s: float = 5.0,
     token: str = TOKEN,
+    connected: Connected | None = None,
 ) -> AsyncIterator[Api]:
     """A client for the length of the block."""
-    it = Api.open(Endpoint(base_url, version, workspace_id, timeout_s), lambda: token)
+    it = Api.open(Endpoint(base_url, version, workspace_id, timeout_s), lambda: token, connected)
     try:
         yield it
     finally:
@@ -413,6 +414,45 @@ async def test_a_host_without_an_address_is_not_ambiguous() -> None:
     assert isinstance(refused, NoReply)
     assert refused.cause in {"dns", "connect"}
     assert refused.ambiguous is False
+
+
+async def test_whoever_had_to_connect_asks_before_anything_is_sent() -> None:
+    """Once for each connection: what goes on an open one has nothing to ask."""
+    told: list[float] = []
+    sent_before: list[int] = []
+
+    async with recording() as (url, seen):
+
+        async def connected(took_s: float) -> None:
+            told.append(took_s)
+            sent_before.append(len(seen))
+
+        async with client(url, connected=connected) as it:
+            await it.update("a", b"{}")
+            await it.update("b", b"{}")
+
+    assert sent_before == [0]
+    assert 0.0 <= told[0] < 5.0
+    assert len(seen) == 2
+
+
+async def test_a_request_that_ends_while_it_asks_leaves_no_connection_behind() -> None:
+    heard = asyncio.get_running_loop().create_future()
+    asks = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set_result(await reader.read())
+
+    async def connected(took_s: float) -> None:
+        asks.set()
+        await asyncio.get_running_loop().create_future()
+
+    async with talking(listen) as url, client(url, connected=connected) as it:
+        asking = asyncio.create_task(it.update("r", b"{}"))
+        async with asyncio.timeout(5.0):
+            await asks.wait()
+            asking.cancel()
+            assert await heard == b""
 
 
 @pytest.fixture(scope="module")

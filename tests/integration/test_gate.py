@@ -125,6 +125,48 @@ async def test_requests_are_spaced_evenly_and_use_the_limit() -> None:
     assert 100 / (left[-1] - left[0]) >= 0.97 * 10.0
 
 
+@pytest.mark.parametrize(("rate", "connect_s"), [(10, 0.15), (75, 0.15), (10, 1.5)])
+def test_connecting_lets_no_sliding_second_be_too_full(rate: int, connect_s: float) -> None:
+    """On a new connection a request arrives late, on an open one at once: never both as one."""
+
+    @in_virtual_time
+    async def test() -> None:
+        gate = a_gate(float(rate), 64)
+        arrived: list[float] = []
+        idle = 0
+
+        async def request() -> None:
+            nonlocal idle
+            if idle:
+                idle -= 1
+            else:
+                await asyncio.sleep(connect_s)
+                await gate.connected(connect_s)
+            arrived.append(now())
+            await asyncio.sleep(0.02)
+            idle += 1
+            gate.leave("r", GOOD, probe=False)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(10 * rate):
+                await gate.enter()
+                tasks.create_task(request())
+
+        assert all(later - at > 1.0 for at, later in zip(arrived, arrived[rate:], strict=False))
+        under_way = arrived[3 * rate :]
+        assert (len(under_way) - 1) / (under_way[-1] - under_way[0]) >= 0.97 * rate
+
+    test()
+
+
+@in_virtual_time
+async def test_where_connecting_is_prompt_or_requests_are_rare_nothing_waits_again() -> None:
+    for gate, took_s in ((a_gate(10.0), 0.004), (a_gate(0.5), 0.15)):
+        left = await entered(gate)
+        await gate.connected(took_s)
+        assert now() == left
+
+
 @pytest.mark.parametrize(
     ("rate", "most", "seconds"), [(8.0, 8, 1.0), (2.5, 2, 1.0), (1.0, 1, 1.0), (0.25, 1, 4.0)]
 )
