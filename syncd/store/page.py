@@ -67,7 +67,8 @@ def page(
             arrived[run] = max(priority, arrived.get(run, priority))
         elif run not in met:
             met.add(run)
-            if not _in_trouble(db, run) and (lane := load_lane(db, run)) is not None:
+            lane = load_lane(db, run)
+            if lane is not None and not lane.troubled:
                 lanes.append(lane)
     return Page(lanes, arrived, cursor, exhausted, unreadable, empty, due)
 
@@ -110,10 +111,13 @@ def load_lane(db: sqlite3.Connection, run: str) -> Lane | None:
     """The lane of a run as it stands in the outbox; None if nothing of it waits."""
     waiting: list[Waiting] = []
     size, more, priority = 0, False, -TOP - 1
+    failures: int | None = None
+    # One statement: at each this thread gives up the interpreter's lock, and waits to get it back.
     for row in db.execute(
-        "SELECT id, name, metadata, created_at, leaves_out, priority FROM outbox"
-        " WHERE stretch IN stretches AND workflow_run_id = ? AND state = 'pending'"
-        " ORDER BY stretch, id LIMIT ?",
+        "SELECT id, name, metadata, created_at, leaves_out, priority,"
+        "       (SELECT failures FROM lanes WHERE workflow_run_id = ?1)"
+        "  FROM outbox WHERE stretch IN stretches AND workflow_run_id = ?1 AND state = 'pending'"
+        " ORDER BY stretch, id LIMIT ?2",
         (run, MAX_MEMBERS + 1),
     ):
         if len(waiting) == MAX_MEMBERS or size > LANE_BYTES:
@@ -123,12 +127,10 @@ def load_lane(db: sqlite3.Connection, run: str) -> Lane | None:
         readable = _is_readable(db, row[0], row[1], row[2])
         waiting.append(Waiting(row[0], row[1], row[2], row[3], leaves_out, readable))
         size += len(row[2] or "") + len(row[1] or "")
-        priority = max(priority, row[5])
+        priority, failures = max(priority, row[5]), row[6]
     if not waiting:
         return None
-    trouble = db.execute("SELECT failures FROM lanes WHERE workflow_run_id = ?", (run,)).fetchone()
-    failures = trouble[0] if trouble else 0
-    return Lane(run, priority, waiting, failures, troubled=trouble is not None, more=more)
+    return Lane(run, priority, waiting, failures or 0, troubled=failures is not None, more=more)
 
 
 def _is_readable(db: sqlite3.Connection, patch_id: int, *texts: str | None) -> bool:
@@ -146,11 +148,6 @@ def _is_readable(db: sqlite3.Connection, patch_id: int, *texts: str | None) -> b
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _in_trouble(db: sqlite3.Connection, run: str) -> bool:
-    row = db.execute("SELECT 1 FROM lanes WHERE workflow_run_id = ?", (run,)).fetchone()
-    return row is not None
 
 
 def _with_arrivals(db: sqlite3.Connection, cursor: Cursor) -> Cursor:

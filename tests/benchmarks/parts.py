@@ -48,7 +48,8 @@ def measure(folder: Path, scale: Scale) -> Iterator[Figure]:
         before = machine.used(daemon.pid)
         command = [spy, "record", "--pid", str(daemon.pid), "--output", str(out)]
         with subprocess.Popen(
-            [*command, "--format", "raw", "--gil", "--rate", RATE],
+            # Stopping it for each sample would stop it in its system calls, and find it there.
+            [*command, "--format", "raw", "--gil", "--nonblocking", "--rate", RATE],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as recording:

@@ -21,6 +21,7 @@ ALSO = (
     "delivery: bare loop",
     "delivery: end to end and durable",
     "cpu: daemon",
+    "parts: ",
     "fold: ",
     "soak: ",
 )
