@@ -114,13 +114,13 @@ class Api:
                     return NoReply(
                         "too_large", f"an answer of over {MAX_ANSWER_BYTES} bytes", ambiguous=True
                     )
-                request_id = answer.headers.get("x-extend-request-id")
+                request_id = _header(answer, "x-extend-request-id")
                 return Reply(
                     answer.status,
                     content.replace(token.encode(), b"<token>"),
-                    answer.headers.get("Retry-After"),
+                    _header(answer, "Retry-After"),
                     None if request_id is None else request_id.replace(token, "<token>"),
-                    answer.headers.get("Date"),
+                    _header(answer, "Date"),
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             return _no_reply(error, self._endpoint.timeout_s)
@@ -148,6 +148,12 @@ class _Connector(aiohttp.TCPConnector):
                 connection.close()
                 raise
         return connection
+
+
+def _header(answer: aiohttp.ClientResponse, name: str) -> str | None:
+    """A header as text that can be written down: aiohttp keeps odd bytes as half surrogates."""
+    value = answer.headers.get(name)
+    return None if value is None else value.encode(errors="backslashreplace").decode()
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes | None:

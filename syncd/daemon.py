@@ -46,6 +46,7 @@ CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
 GC_ALLOCATIONS = 50_000  # between looks for garbage; Python's own 700 takes a tenth of the time
+WATCH_AGAIN_S = 1.0
 STOPPED = "stopped"  # fact: when the last daemon had nothing in flight any more, on two clocks
 
 
@@ -86,6 +87,10 @@ class Daemon:
         self._wall = Wall()
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
+        self._ready = False
+        self._reload_then = False
+        """A reload was asked for before it was ready."""
+        self._told_anew = asyncio.Event()
         self._refused: str | None = None
         self._needs_restart: tuple[str, ...] = ()
         self.deadline = threading.Timer(0.0, _cut_off)
@@ -195,6 +200,9 @@ class Daemon:
         """Take in what may change while running; a bad configuration changes nothing at all."""
         if self._stop.is_set():
             return  # it would be told that it is ready again
+        if not self._ready:
+            self._reload_then = True
+            return
         self._notify.reloading()
         try:
             config = load(self._config_path, self._environ)
@@ -206,6 +214,7 @@ class Daemon:
             self._refused = None
             self._take_over(changes(self._config, config), token)
         self._notify.ready("; ".join(self._troubles()) or None)
+        self._told_anew.set()
 
     def _take_over(self, found: Changes, token: Token) -> None:
         log.summarise(start_over=True)
@@ -242,9 +251,14 @@ class Daemon:
             logger.warning("store.unavailable", doing="end", error=str(error))
 
     async def _watch(self) -> None:
-        async for _ in self._store.changes():
-            self._watching.set()
-            self._relay.wake()
+        while True:
+            try:
+                async for _ in self._store.changes():
+                    self._watching.set()
+                    self._relay.wake()
+            except StoreUnavailable as error:
+                logger.warning("store.unavailable", doing="watch", error=str(error))
+                await asyncio.sleep(WATCH_AGAIN_S)
 
     async def _sweep(self) -> None:
         """Forget old patches, a little at a time."""
@@ -294,8 +308,11 @@ class Daemon:
             socket=str(places.socket),
         )
         self._notify.ready(await self._sentence())
+        self._ready = True
+        if self._reload_then:
+            self.reload()
         _collect_rarely()
-        await notify.tell(self._notify, self._sentence)
+        await notify.tell(self._notify, self._sentence, self._told_anew)
 
     async def _sentence(self) -> str:
         try:

@@ -69,7 +69,9 @@ class Fence:
             probe = await self._gate.enter()
             answer = await self._reader.retrieve(suspect.run)
             outcome = classify(answer, suspect.run, self._wall())
-            self._gate.leave(suspect.run, outcome, probe=probe)
+            if self._gate.leave(suspect.run, outcome, probe=probe):
+                await self._relay.recall()
+            log.debug("fence.read", run=suspect.run, outcome=type(outcome).__name__.lower())
             match outcome:
                 case Confirmed(run):
                     if fell_back(suspect, run):

@@ -168,7 +168,7 @@ class Gate:
     def limit(self, limits: Limits) -> None:
         """New settings, from the next request on."""
         self._limits = limits
-        self._pace = pace.limited(self._pace, limits.rate_per_s)
+        self._pace = pace.limited(self._pace, limits.rate_per_s, self._clock())
         self._window = window.bounded(self._window, limits.max_in_flight)
         self._throttle = self._cap(limits.rate_per_s)
         self._changed.set()

@@ -141,9 +141,12 @@ class Lanes:
             await self._store.settle([Dead("", tuple(page.unreadable), UNREADABLE, troubled=False)])
         if page.empty:
             await self._store.untrouble(page.empty)
+        known = self._cursor
         for run, priority in page.arrived.items():
             # A lane may have been let go of while the page was read.
             if not self._schedule.arrived(run, priority):
                 lane = await self._store.lane(run)
+                if self._cursor is not known:
+                    return
                 if lane is not None and not lane.troubled:
                     self._schedule.add([lane])

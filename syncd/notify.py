@@ -107,13 +107,17 @@ async def _extend(notify: Notify, doing: str) -> None:
         await asyncio.sleep(EVERY_S)
 
 
-async def tell(notify: Notify, sentence: Callable[[], Awaitable[str]]) -> None:
-    """Keep the sentence beside the unit true, until cancelled."""
+async def tell(notify: Notify, sentence: Callable[[], Awaitable[str]], anew: asyncio.Event) -> None:
+    """Keep the sentence beside the unit true, until cancelled.
+
+    `anew` is set when something else has been told meanwhile: then also what has not changed.
+    """
     told = None
     while True:
         text = await sentence()
-        if text != told:
+        if text != told or anew.is_set():
             notify.status(text)
+        anew.clear()
         told = text
         await asyncio.sleep(EVERY_S)
 

@@ -285,7 +285,7 @@ class Relay:
         if decided:
             await self._settler.settle(*decided)
         if is_back:
-            await self._recall()
+            await self.recall()
         await self._release(lane, request, outcome, decided)
 
     async def _bury(self, lane: Lane) -> None:
@@ -341,7 +341,7 @@ class Relay:
         self._in_flight.pop(lane.run, None)
         self._lanes.let_go(lane.run)
 
-    async def _recall(self) -> None:
+    async def recall(self) -> None:
         """The service is back: whoever waited because of it need not wait any longer."""
         try:
             recalled = await self._store.recall()

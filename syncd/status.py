@@ -42,6 +42,8 @@ class Status:
         now = self._wall()
         status = await self._store.read(lambda db: read.outbox(db, now))
         del status["paused"]
+        files_waiting = await asyncio.to_thread(self._spool.waiting)
+        files_rejected = await asyncio.to_thread(self._spool.rejected)
         in_flight = len(self._relay.in_flight)
         status["outbox"]["in_flight"] = in_flight
         status["outbox"]["pending"] = max(0, status["outbox"]["pending"] - in_flight)
@@ -77,8 +79,8 @@ class Status:
             },
             "eta_s": self._eta_s(status["outbox"]["pending"] + in_flight),
             "spool": {
-                "waiting": self._spool.waiting(),
-                "rejected": self._spool.rejected(),
+                "waiting": files_waiting,
+                "rejected": files_rejected,
             },
             "last_error": status["last_error"],
             "troubles": troubles,

@@ -224,7 +224,7 @@ def _other_generation(answer: Reply, version: str) -> Iterator[tuple[Level, str]
 
 
 _FIRST_BARE = "2026-02-09"
-SCARCE_BYTES = 4 << 20  # what the log grows to before it is folded back into the database
+SCARCE_BYTES = 8 << 20  # what the log grows to before it is folded back into the database
 NO_RUN = "syncd-check-no-such-run"
 
 

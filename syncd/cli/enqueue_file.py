@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -44,8 +44,12 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
         with _file(path) as file:
             kind = _format(path, format_name, file)
             chunks = read(file, kind, rows=PART_PATCHES, limit=limit)
-            with outbox(to) as box, _progress(file) as progress:
-                for chunk in _hand_in(box, chunks, tally):
+            with (
+                outbox(to) as box,
+                _progress(file) as progress,
+                closing(_hand_in(box, chunks, tally)) as handed_in,
+            ):
+                for chunk in handed_in:
                     progress(tally)
                     if not as_json:
                         _show_rejects(tally, chunk)
@@ -58,18 +62,26 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
     return 1 if tally.rejected else 0
 
 
-def _hand_in(box: ByDaemon | ByFile, chunks: Iterator[Chunk], tally: Tally) -> Iterator[Chunk]:
-    """Each chunk, once it is in the outbox."""
+def _hand_in(
+    box: ByDaemon | ByFile, chunks: Iterator[Chunk], tally: Tally
+) -> Generator[Chunk, None, None]:
+    """Each chunk, once it is in the outbox. Nobody waits for a file that broke off."""
     batch_id: int | None = None
-    for chunk in chunks:
-        if chunk.patches and batch_id is None:
-            batch_id = box.open_batch(tally.name)
-        for part in parts(chunk.patches):
-            tally.taken += box.accept(part, batch_id)
-        tally.rejected += len(chunk.rejects)
-        tally.rejects += chunk.rejects[: KEPT - len(tally.rejects)]
-        tally.line = chunk.end.line
-        yield chunk
+    try:
+        for chunk in chunks:
+            if chunk.patches and batch_id is None:
+                batch_id = box.open_batch(tally.name)
+            for part in parts(chunk.patches):
+                tally.taken += box.accept(part, batch_id)
+            tally.rejected += len(chunk.rejects)
+            tally.rejects += chunk.rejects[: KEPT - len(tally.rejects)]
+            tally.line = chunk.end.line
+            yield chunk
+    except BaseException:
+        if batch_id is not None:
+            with suppress(SyncdError):
+                box.close_batch(batch_id, tally.rejected)
+        raise
     if batch_id is not None:
         box.close_batch(batch_id, tally.rejected)
 

@@ -11,7 +11,7 @@ _COLOURS = {"running": "green", "stopped": "red", "blocked": "red"}  # else yell
 
 
 def screen(status: dict[str, Any], now: float, *, start: str = "syncd run") -> list[str]:
-    """CONTRACT's section 5 as lines for people. `now` is seconds since the epoch.
+    """`status` as lines for people. `now` is seconds since the epoch.
 
     `start` is the command that starts the daemon on this machine.
     """

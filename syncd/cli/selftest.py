@@ -10,7 +10,13 @@ import click
 
 
 @click.command("selftest")
-@click.option("--seeds", default=200, show_default=True, help="How many histories to play.")
+@click.option(
+    "--seeds",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 10_000_000),
+    help="How many histories to play.",
+)
 @click.option("--seed", default=0, show_default=True, help="The first one's seed.")
 @click.option("--json", "as_json", is_flag=True, help="The counts as one JSON object.")
 def selftest_command(seeds: int, seed: int, as_json: bool) -> int:

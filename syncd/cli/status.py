@@ -65,7 +65,7 @@ def status_command(*, watch: bool, as_json: bool, config_path: str | None) -> in
 
 
 def current(to: Door) -> dict[str, Any]:
-    """CONTRACT, section 5, whether the daemon is up or down."""
+    """What `status --json` prints, whether the daemon is up or down."""
     return to.status() or offline(to)
 
 

@@ -174,21 +174,20 @@ def _look_at_batch(to: Door, name: str) -> Look:
         return Look(max(1, newest["waiting"]))
     if not newest["accepted"] + newest["duplicates"] and _in_spool(to, "rejected", name):
         return Look(0, (_rejected(to, name),))
-    if newest["waiting"] and not current(to)["outbox"]["held"]:
-        return Look(newest["waiting"])
+    if moving := newest["waiting"] - newest["held"]:
+        return Look(moving)
     rows = [
         row
         for row in _failures(to, {"batch": name})
         if row["created_at"] >= newest["created_at"]  # not of an older file of that name
     ]
-    moving = newest["waiting"] - sum(row["state"] == "held" for row in rows)
     failed = _named(rows, len(rows))
     if newest["rejected"]:
         where = f"see {to.places.spool}/rejected"
         if newest["source"] == "enqueue":
             where = "`syncd enqueue` has named them"
         failed += (f"{many(newest['rejected'], 'line')} rejected: {where}",)
-    return Look(max(0, moving), failed)
+    return Look(0, failed)
 
 
 def _look_at_rows(rows: list[Row]) -> Look:

@@ -109,7 +109,7 @@ class Retry:
     base_s: float = _key(
         1.0,
         rules.number("seconds", above=0, most=DAY_S),
-        "Seconds: the n-th wait is drawn at random below min(cap_s, base_s * 2**n).",
+        "Seconds: the n-th wait is drawn at random below min(cap_s, base_s * 2**(n-1)).",
     )
     cap_s: float = _key(
         300.0,

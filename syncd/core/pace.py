@@ -67,6 +67,10 @@ def accepted(pace: Pace, now: float) -> Pace:
     return replace(pace, rate=min(pace.limit, pace.rate + step), raised_at=now)
 
 
-def limited(pace: Pace, limit: float) -> Pace:
-    """The same pace under a new limit (a reload). The next departure keeps its place."""
-    return replace(pace, limit=limit, rate=limit * min(1.0, pace.rate / pace.limit))
+def limited(pace: Pace, limit: float, now: float) -> Pace:
+    """The same pace under a new limit (a reload).
+
+    The next departure keeps its place, but after a limit so low that this is far away.
+    """
+    new = replace(pace, limit=limit, rate=limit * min(1.0, pace.rate / pace.limit))
+    return replace(new, due=min(pace.due, now + max(MARGIN, spacing_s(new))))

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def sentence(status: Mapping[str, Any]) -> str:
-    """CONTRACT's section 5, the most important first.
+    """`status` in one line, the most important first.
 
     Without figures that change while nothing happens: the same text need not be sent again.
     """

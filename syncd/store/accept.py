@@ -10,6 +10,7 @@ from itertools import chain
 from syncd.core.patch import Patch
 
 MANY = 1000  # patches from which on it pays to treat them in bulk
+ABANDONED_S = 3600.0  # a batch of `syncd enqueue` that is open for longer has lost its command
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +94,16 @@ def close_batch(
 
 
 def close_batches_but(db: sqlite3.Connection, begun: Sequence[str], now: float) -> None:
-    """Of the spool's unfinished batches only those of files that are still there go on."""
+    """Of the spool's unfinished batches only those of files that are still there go on.
+
+    One of `syncd enqueue` whose command was killed has nobody else to close it.
+    """
     db.execute(
         "UPDATE batches SET closed_at = ?1, taken_at = COALESCE(taken_at, ?1)"
-        " WHERE source = 'spool' AND closed_at IS NULL"
-        "   AND name NOT IN (SELECT value FROM json_each(?2))",
-        (now, json.dumps(list(begun))),
+        " WHERE closed_at IS NULL AND CASE source"
+        "       WHEN 'spool' THEN name NOT IN (SELECT value FROM json_each(?2))"
+        "       ELSE created_at < ?1 - ?3 END",
+        (now, json.dumps(list(begun)), ABANDONED_S),
     )
 
 

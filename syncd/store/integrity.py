@@ -21,8 +21,14 @@ def flaws(db: sqlite3.Connection) -> Iterator[str]:
         db.execute("ROLLBACK")
 
 
+def damage(db: sqlite3.Connection, most: int) -> list[str]:
+    """What SQLite finds wrong with the file, which it reads whole."""
+    found = (text for (text,) in db.execute(f"PRAGMA quick_check({most:d})"))
+    return [" ".join(text.split()) for text in found if text != "ok"]
+
+
 def _damage(db: sqlite3.Connection) -> Iterator[str]:
-    found = [text for (text,) in db.execute(f"PRAGMA quick_check({SHOWN})") if text != "ok"]
+    found = damage(db, SHOWN)
     yield from (f"damaged: {text}" for text in found)
     if found:
         path = db.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]

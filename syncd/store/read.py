@@ -22,7 +22,7 @@ def encode(row: object) -> bytes:
 
 
 def instant(at: float | None) -> str | None:
-    """An instant as CONTRACT says: RFC 3339, UTC, Z."""
+    """An instant in RFC 3339, UTC, with a Z."""
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -142,7 +142,7 @@ def batches(
     """Files taken in, newest first; only those of that name if one is given."""
     for row in db.execute(
         "SELECT id, name, source, accepted, duplicates, rejected, delivered, dead, discarded,"
-        "       created_at, taken_at, closed_at"
+        "       created_at, taken_at, closed_at, held"
         "  FROM batches WHERE ?1 IS NULL OR name = ?1 ORDER BY id DESC LIMIT ?2",
         (name, limit),
     ):
@@ -155,6 +155,7 @@ def batches(
             "duplicates": row[4],
             "rejected": row[5],
             "waiting": accepted - delivered - dead - discarded,
+            "held": row[12],
             "delivered": delivered,
             "dead": dead,
             "discarded": discarded,

@@ -6,9 +6,11 @@ import stat
 from importlib import resources
 from pathlib import Path
 
-from syncd.store.errors import StoreError, translated
+from syncd.store import integrity
+from syncd.store.errors import StoreError, recovery, translated
 
 BUSY_TIMEOUT_S = 5.0
+LOOKED_THROUGH_BYTES = 16 << 20  # a larger file would make every start slow: `syncd check` does it
 APPLICATION_ID = 0x73796E63  # "sync": `file` and `check` know the database by it
 
 
@@ -19,8 +21,9 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
     """Open the database for writing, made and brought up to date as needed.
 
     Raises StoreError for a file that is not ours, newer than this syncd, or corrupt; such a file is
-    left untouched. `group_access` is a key of GROUP_MODES; None leaves the mode of a file that is
-    there as it is. SQLite gives the -wal and -shm files the mode of the database.
+    left untouched. Of a file over LOOKED_THROUGH_BYTES only what is needed here is looked at.
+    `group_access` is a key of GROUP_MODES; None leaves the mode of a file that is there as it is.
+    SQLite gives the -wal and -shm files the mode of the database.
     """
     try:
         _set_mode(path, group_access)
@@ -128,6 +131,9 @@ def _settle_in(db: sqlite3.Connection, path: Path) -> None:
             f"{path}: schema version {found} is newer than this syncd, which knows {newest()}: "
             "upgrade syncd"
         )
+    if tables and path.stat().st_size <= LOOKED_THROUGH_BYTES:
+        for damage in integrity.damage(db, 1):
+            raise StoreError(f"{path}: damaged: {damage}: {recovery(str(path))}")
     if not tables:
         db.execute("PRAGMA page_size = 8192")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -53,7 +53,7 @@ class Touched:
 def chosen(db: sqlite3.Connection, verb: Verb, selection: Selection) -> list[int]:
     """The ids of a selection now, for a verb that is done in steps."""
     if selection.ids:
-        return [*selection.ids]
+        return [*dict.fromkeys(selection.ids)]
     return [row.id for row in _selected(db, selection, STATES[verb])]
 
 
@@ -129,7 +129,9 @@ def _selected(
     columns = "SELECT id, workflow_run_id, state FROM outbox WHERE "
     if selection.ids:
         rows = [
-            row for patch_id in selection.ids for row in db.execute(columns + "id = ?", (patch_id,))
+            row
+            for patch_id in dict.fromkeys(selection.ids)
+            for row in db.execute(columns + "id = ?", (patch_id,))
         ]
     elif selection.run is not None:
         rows = db.execute(

@@ -90,7 +90,7 @@ def _tests(kills: int) -> dict[str, Suite]:
         command += ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"]
         command += ["tests/faults", "tests/simulation", "-k", "not keep_every_promise"]
         environment = {**os.environ, "SYNCD_KILLS": str(kills)}
-        subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        ended = subprocess.run(command, cwd=ROOT, env=environment, check=False)
         cases = list(ElementTree.parse(results).iter("testcase"))
     suites = {kind: Suite() for kind in (KILLS, NTH, PLANTED, OTHERS)}
     for case in cases:
@@ -105,6 +105,9 @@ def _tests(kills: int) -> dict[str, Suite]:
             suite.passed += 1
         for counted in case.iter("property"):
             suite.counts[counted.attrib["name"]] += int(counted.attrib["value"])
+    ran_all = all(suite.passed for suite in suites.values())
+    if not ran_all or (ended.returncode and not any(suite.failed for suite in suites.values())):
+        raise SystemExit(f"pytest broke off with exit code {ended.returncode}: nothing is proved")
     return suites
 
 

@@ -246,10 +246,24 @@ def damaged_inside(database: Path) -> None:
         file.write(os.urandom(8192 * 40))
 
 
+def damaged_in_one_page(database: Path) -> None:
+    """One that no start has any need to look at."""
+    with sqlite3.connect(database) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = db.execute(
+            "SELECT max(pageno) FROM dbstat WHERE name = 'outbox' AND pagetype = 'leaf'"
+        ).fetchone()
+    db.close()
+    with database.open("r+b") as file:
+        file.seek(8192 * (page - 1))
+        file.write(os.urandom(8192))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         damaged_inside,
+        damaged_in_one_page,
         cut_short,
         pytest.param(damaged_head, marks=pytest.mark.long),
         pytest.param(damaged_schema, marks=pytest.mark.long),

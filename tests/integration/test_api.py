@@ -416,6 +416,21 @@ async def test_a_host_without_an_address_is_not_ambiguous() -> None:
     assert refused.ambiguous is False
 
 
+async def test_bytes_of_a_header_that_are_no_text_can_be_written_down() -> None:
+    """aiohttp keeps them as half surrogates, which neither SQLite nor a log takes."""
+    head = b"HTTP/1.1 500 E\r\nx-extend-request-id: a\xffb\r\nRetry-After: \xfe\r\nDate: \xfd\r\n"
+    talk = saying(head + b"Content-Length: 0\r\n\r\n", then_hold=True)
+
+    async with talking(talk) as url, client(url) as it:
+        reply = await it.update("r", b"{}")
+
+    assert isinstance(reply, Reply)
+    assert reply.request_id == r"a\udcffb"
+    for text in (reply.request_id, reply.retry_after, reply.date):
+        assert text is not None
+        assert text.encode()
+
+
 async def test_whoever_had_to_connect_asks_before_anything_is_sent() -> None:
     """Once for each connection: what goes on an open one has nothing to ask."""
     told: list[float] = []

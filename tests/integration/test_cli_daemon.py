@@ -100,6 +100,21 @@ def test_a_batch_is_awaited_by_its_name(daemon: Daemon) -> None:
     assert {row["workflow_run_id"] for row in listed} == {"batch_1", "batch_2"}
 
 
+def test_a_batch_of_which_much_is_held_will_not_arrive_by_itself(daemon: Daemon) -> None:
+    """However much: what is held is counted, not listed."""
+    daemon.syncd("pause")
+    text = "".join(f'{{"workflow_run_id": "held_{n}", "name": "x"}}\n' for n in range(1500))
+    daemon.syncd("enqueue", "--file", "-", "--format", "jsonl", input=text)
+    daemon.syncd("hold", "--all")
+    daemon.syncd("resume")
+
+    waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "10")
+    daemon.syncd("discard", "--all")
+
+    assert waited.returncode == 1, waited.stderr
+    assert "held" in waited.stdout
+
+
 def test_a_batch_with_rejected_lines_is_trouble(daemon: Daemon) -> None:
     """What was delivered does not hide what was not."""
     daemon.drop("half.csv", "workflow_run_id,name\nhalf_1,x\nhalf_2,\n")

@@ -145,6 +145,24 @@ def test_a_truncated_array_is_refused_whole(tmp_path: Path) -> None:
     assert rows(tmp_path) == []
 
 
+def test_a_file_that_breaks_off_is_no_batch_to_wait_for(tmp_path: Path) -> None:
+    """What was handed in until then stays, and the command says how much that is."""
+    line = '{"workflow_run_id": "r", "name": "%s"}\n' % ("x" * 1000)
+
+    broken = syncd(
+        *("enqueue", "--file", "-", "--format", "jsonl"),
+        folder=tmp_path,
+        input=line * 2000,
+        SYNCD_SPOOL__MAX_FILE_BYTES="1048576",
+    )
+    (batch,) = map(json.loads, syncd("batches", "--json", folder=tmp_path).stdout.splitlines())
+
+    assert broken.returncode == 1
+    assert "raise spool.max_file_bytes" in broken.stderr
+    assert f"({batch['accepted']:,} patches accepted" in broken.stderr
+    assert batch["closed_at"] is not None
+
+
 def test_a_large_file_arrives_in_its_order(tmp_path: Path) -> None:
     """More patches than fit into one transaction, long ones among them."""
     content = "".join(

@@ -161,6 +161,17 @@ REFUSED = [
 ]
 
 
+@pytest.mark.parametrize("created_at", [-1, 1e20, float("inf")])
+def test_a_time_that_no_calendar_has_is_refused(
+    producer: sqlite3.Connection, created_at: float
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="leave created_at out"):
+        producer.execute(
+            "INSERT INTO outbox (workflow_run_id, name, created_at) VALUES ('r', 'n', ?)",
+            (created_at,),
+        )
+
+
 @pytest.mark.parametrize(("row", "sentence"), REFUSED)
 def test_the_table_itself_refuses_what_is_not_a_patch_and_says_why(
     producer: sqlite3.Connection, row: tuple[object, ...], sentence: str

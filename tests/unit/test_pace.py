@@ -137,7 +137,7 @@ def test_the_rate_stays_above_nothing_and_within_the_limit(
         assert 0 < here.rate <= here.limit == limit
         assert pace.spacing_s(here) > 0
     if reload is not None:
-        here = pace.limited(here, reload)
+        here = pace.limited(here, reload, now)
         assert 0 < here.rate <= here.limit == reload
 
 
@@ -176,7 +176,15 @@ def test_refusals_without_end_leave_a_twentieth_of_the_limit() -> None:
 def test_a_new_limit_keeps_the_share_in_use_and_the_next_departure() -> None:
     slowed = pace.refused(pace.begin(10.0, last_second_spent_until=0.0), 5.0, frozen_s=1.0)
 
-    faster = pace.limited(slowed, 100.0)
+    faster = pace.limited(slowed, 100.0, 0.5)
 
     assert (faster.limit, faster.rate) == (100.0, pytest.approx(70.0))
     assert faster.due == slowed.due
+
+
+def test_a_new_limit_does_not_wait_for_what_an_old_one_has_put_off() -> None:
+    rare = pace.sent(pace.begin(0.001, last_second_spent_until=0.0), 2.0)
+
+    assert rare.due > 1000.0
+    assert pace.limited(rare, 8.0, 10.0).due == pytest.approx(11.02)
+    assert pace.limited(rare, 0.25, 10.0).due == pytest.approx(14.08)

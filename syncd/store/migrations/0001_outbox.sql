@@ -42,6 +42,8 @@ CREATE TABLE outbox (
   CONSTRAINT "idempotency_key must be 1 to 255 characters"
     CHECK (idempotency_key IS NULL OR (length(idempotency_key) BETWEEN 1 AND 255
                                        AND instr(idempotency_key, char(0)) = 0)),
+  CONSTRAINT "leave created_at out: it is the time of arrival"
+    CHECK (created_at BETWEEN 0 AND 253402300799),
   CONSTRAINT "state must be one of pending, held, delivered, dead, discarded"
     CHECK (state IN ('pending', 'held', 'delivered', 'dead', 'discarded')),
   CONSTRAINT "settled_at is set exactly in the final states"
@@ -115,6 +117,7 @@ CREATE TABLE batches (
   delivered     INTEGER NOT NULL DEFAULT 0,
   dead          INTEGER NOT NULL DEFAULT 0,
   discarded     INTEGER NOT NULL DEFAULT 0,
+  held          INTEGER NOT NULL DEFAULT 0,
   first_id      INTEGER,
   last_id       INTEGER,
   created_at    REAL    NOT NULL,
@@ -161,7 +164,8 @@ BEGIN
   UPDATE batches
      SET delivered = delivered + (NEW.state = 'delivered') - (OLD.state = 'delivered'),
          dead      = dead      + (NEW.state = 'dead')      - (OLD.state = 'dead'),
-         discarded = discarded + (NEW.state = 'discarded') - (OLD.state = 'discarded')
+         discarded = discarded + (NEW.state = 'discarded') - (OLD.state = 'discarded'),
+         held      = held      + (NEW.state = 'held')      - (OLD.state = 'held')
    WHERE id = NEW.batch_id;
 END;
 
