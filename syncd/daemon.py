@@ -220,12 +220,15 @@ class Daemon:
         log.summarise(start_over=True)
         config = self._config = found.config
         self._needs_restart = found.need_restart
+        taken = list(found.taken)
+        if token.reveal() != self._token.reveal():
+            taken.append("the token")
         self._heed(token)
         log.set_level(config.log.level)
         self._gate.limit(_limits(config))
         self._relay.policy = _policy(config)
         self._gate.hurry()
-        logger.info("daemon.reloaded", changed=found.taken)
+        logger.info("daemon.reloaded", changed=taken)
         if found.need_restart:
             logger.warning("daemon.restart_needed", changed=found.need_restart)
 

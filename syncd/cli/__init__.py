@@ -4,6 +4,7 @@ Modules are imported when their command is asked for, and import what is heavy i
 functions: `syncd status` has 0.3 s to answer, and Python alone takes a part of it.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -77,6 +78,8 @@ def group(context: click.Context, config_path: str | None) -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for as long as we live
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # whatever the locale can show
@@ -97,6 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has left. What is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # All that syncd itself keeps on a disk says so in its own words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _failed(["no space left to write this to; what was done holds"], 1)
     sys.exit(code)
 
 

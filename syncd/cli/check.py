@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,6 +17,7 @@ from syncd.cli.door import Door, is_there, opened, strict_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.config import read_token
+from syncd.config.keys import HOSTS
 from syncd.core.answer import NoReply, Reply, error_in
 from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
 from syncd.errors import ConfigError, CredentialsError, SyncdError
@@ -93,7 +95,8 @@ def _credentials(to: Door) -> Iterator[tuple[Level, str]]:
     try:
         token = read_token(to.config, os.environ)
     except CredentialsError as error:
-        if not _is_up(to):
+        file = to.config.api.token_file
+        if (file and os.access(file, os.R_OK)) or not _is_up(to):
             raise
         # systemd gives its credential to the daemon alone, and the file may be root's.
         yield Level.WARN, f"not to be seen from here, though the daemon has a token: {error}"
@@ -184,6 +187,12 @@ def _api(to: Door) -> Iterator[tuple[Level, str]]:
     url = to.config.api.url
     answer = asyncio.run(_ask(to, token.reveal))
     if isinstance(answer, Reply):
+        own = urlsplit(HOSTS[to.config.api.version]).path
+        if answer.status == 404 and urlsplit(url).path not in ("", own):
+            yield (
+                Level.WARN,
+                f"{url}: 404, and the vendor's own path is {own or '/'}: check api.base_url",
+            )
         for level, why in _other_generation(answer, to.config.api.version):
             yield level, f"{url}: {why}: check api.version"
             if level is Level.FAIL:

@@ -67,6 +67,10 @@ class Stream:
 
 def without_bom(head: bytes) -> bytes:
     """The beginning of a text without its UTF-8 mark. Raises Unreadable if it is not UTF-8."""
+    if head.startswith(b"\x1f\x8b"):
+        raise Unreadable("the data is compressed with gzip: end the file's name with .gz")
+    if head.startswith(b"\0\0\0\0"):
+        raise Unreadable("the text begins with NUL bytes: it was never written down")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:4]:
         raise Unreadable("the text is UTF-16 or UTF-32: save it as UTF-8")
     return head.removeprefix(BOM)

@@ -14,6 +14,8 @@ LOOKED_THROUGH_BYTES = 16 << 20  # a larger file would make every start slow: `s
 APPLICATION_ID = 0x73796E63  # "sync": `file` and `check` know the database by it
 
 
+NOT_YET = "{}: no database here yet: start `syncd run` or enqueue a patch"
+NOT_OURS = "{}: not a database of syncd: name another file in store.path"
 GROUP_MODES = {"none": 0o600, "read": 0o640, "write": 0o660}
 
 
@@ -25,6 +27,7 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
     `group_access` is a key of GROUP_MODES; None leaves the mode of a file that is there as it is.
     SQLite gives the -wal and -shm files the mode of the database.
     """
+    is_there(path)
     try:
         _set_mode(path, group_access)
     except OSError as error:
@@ -41,10 +44,19 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
     return db
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file. Raises StoreError for what is none, such as a folder."""
+    if not path.exists():
+        return False
+    if not path.is_file():
+        raise StoreError(f"{path}: not a file: name another one in store.path")
+    return True
+
+
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the database for reading only. Raises StoreError where there is none to read."""
-    if not path.exists():
-        raise StoreError(f"{path}: no database here yet: start `syncd run` or enqueue a patch")
+    if not is_there(path):
+        raise StoreError(NOT_YET.format(path))
     try:
         db, found = _opened(path, "mode=ro")
     except sqlite3.Error as error:
@@ -58,7 +70,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
         except sqlite3.Error:
             raise known or error from error
     if found != newest():
+        tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        application = db.execute("PRAGMA application_id").fetchone()[0]
         db.close()
+        if not tables:
+            raise StoreError(NOT_YET.format(path))
+        if application != APPLICATION_ID:
+            raise StoreError(NOT_OURS.format(path))
         raise StoreError(
             f"{path}: schema version {found}, this syncd reads {newest()}: "
             "run the syncd that the daemon runs"
@@ -125,7 +143,7 @@ def _settle_in(db: sqlite3.Connection, path: Path) -> None:
     tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     application = db.execute("PRAGMA application_id").fetchone()[0]
     if tables and application != APPLICATION_ID:
-        raise StoreError(f"{path}: not a database of syncd: name another file in store.path")
+        raise StoreError(NOT_OURS.format(path))
     if found > newest():
         raise StoreError(
             f"{path}: schema version {found} is newer than this syncd, which knows {newest()}: "

@@ -60,6 +60,7 @@ class Store:
 
         Raises StoreError if another daemon holds it, or if it cannot be used.
         """
+        schema.is_there(path)
         lock = _hold(path)
         try:
             writer = await connect(lambda p: schema.open_writer(p, group_access), path)

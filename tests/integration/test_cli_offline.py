@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,48 @@ def test_a_reader_without_a_database_is_one_line(tmp_path: Path) -> None:
     assert found.stdout == ""
     assert found.stderr.count("\n") == 1
     assert "no database here yet" in found.stderr
+
+
+def test_a_database_that_nobody_has_made_yet_is_none(tmp_path: Path) -> None:
+    """SQLite's own shell leaves an empty file behind when it is asked for a table too early."""
+    (tmp_path / "empty.db").touch()
+
+    found = syncd("list", folder=tmp_path, SYNCD_STORE__PATH=str(tmp_path / "empty.db"))
+
+    assert found.returncode == 1
+    assert "no database here yet" in found.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "list", "check", "pause", "enqueue r --name n"])
+def test_a_folder_is_no_database_and_stays_as_it_is(tmp_path: Path, command: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o755)
+
+    settings = {"SYNCD_STORE__PATH": str(folder), "SYNCD_API__TOKEN": "t"}
+    found = syncd(*command.split(), folder=tmp_path, **settings)
+
+    assert found.returncode == 1
+    assert f"{folder}: not a file: name another one in store.path" in found.stderr + found.stdout
+    assert "Traceback" not in found.stderr
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert not (tmp_path / "folder.lock").exists()
+
+
+def test_a_full_output_is_one_line_and_what_was_done_holds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "syncd", "enqueue", "run_1", "--name", "x"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            command,
+            env=environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr == "syncd: no space left to write this to; what was done holds\n"
+    assert len(syncd("list", "--json", folder=tmp_path).stdout.splitlines()) == 1
 
 
 def test_show_names_the_run_it_does_not_know(tmp_path: Path) -> None:

@@ -318,6 +318,8 @@ def test_an_element_nobody_can_use_does_not_stop_the_others(element: bytes) -> N
         (b"[{'a':1}]", "line 1: not valid JSON"),
         (b"[" * 200_000, "truncated"),
         (b"[\x00]", "UTF-16"),
+        (b"\0" * 100, "NUL bytes"),
+        (gzip.compress(b"{}"), "end the file's name with .gz"),
     ],
 )
 def test_a_file_that_is_not_json_is_refused_before_its_first_patch(data: bytes, words: str) -> None:
