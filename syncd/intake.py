@@ -186,7 +186,7 @@ class Intake:
 
     async def _reject(self, name: str, place: Place, reason: str) -> None:
         await self._insist(lambda: self._in_thread(self._spool.reject, name, reason))
-        await self._close_batch(place)
+        await self._close_batch(place, refused=reason)
         log.warning("file.rejected", file=printable(name), reason=reason)
 
     async def _read(self, work: _Work) -> str | None:
@@ -285,8 +285,8 @@ class Intake:
     async def _open_batch(self, name: str) -> Place:
         return await self._insist(lambda: self._store.open_batch(printable(name), SOURCE))
 
-    async def _close_batch(self, place: Place) -> None:
-        await self._insist(lambda: self._store.close_batch(place.batch_id))
+    async def _close_batch(self, place: Place, *, refused: str | None = None) -> None:
+        await self._insist(lambda: self._store.close_batch(place.batch_id, refused=refused))
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do what must be done, waiting while the disk is full or the database locked."""

@@ -14,7 +14,7 @@ from syncd.cli.printing import ago, count, table
 @json_option
 @config_option
 def batches_command(*, as_json: bool, config_path: str | None) -> None:
-    """Progress of the files taken in, newest first."""
+    """Progress of the files taken in, newest first; "refused" is one of which nothing was taken."""
     to = door(config_path)
     if as_json:
         for line in to.lines("batches", {}):
@@ -46,5 +46,7 @@ def _row(batch: dict[str, Any], now: float) -> tuple[str, ...]:
 def _done(batch: dict[str, Any]) -> str:
     if batch["taken_at"] is None:
         return "taking"
+    if batch["refused"] is not None and not batch["accepted"]:
+        return "refused"
     settled = batch["accepted"] - batch["waiting"]
     return f"{100 * settled // batch['accepted'] if batch['accepted'] else 100}%"

@@ -172,7 +172,7 @@ def _look_at_batch(to: Door, name: str) -> Look:
         raise SyncdError(f"no batch of the name {plain(name)}: look with `syncd batches`")
     if newest["closed_at"] is None:
         return Look(max(1, newest["waiting"]))
-    if not newest["accepted"] + newest["duplicates"] and _in_spool(to, "rejected", name):
+    if newest["refused"] is not None and not newest["accepted"] + newest["duplicates"]:
         return Look(0, (_rejected(to, name),))
     if moving := newest["waiting"] - newest["held"]:
         return Look(moving)
@@ -182,6 +182,8 @@ def _look_at_batch(to: Door, name: str) -> Look:
         if row["created_at"] >= newest["created_at"]  # not of an older file of that name
     ]
     failed = _named(rows, len(rows))
+    if newest["refused"] is not None:
+        failed += (f"the rest of {plain(name)} could not be read: {plain(newest['refused'])}",)
     if newest["rejected"]:
         where = f"see {to.places.spool}/rejected"
         if newest["source"] == "enqueue":

@@ -79,17 +79,22 @@ def accept(
 
 
 def close_batch(
-    db: sqlite3.Connection, batch_id: int, now: float, rejected: int | None = None
+    db: sqlite3.Connection,
+    batch_id: int,
+    now: float,
+    rejected: int | None = None,
+    refused: str | None = None,
 ) -> None:
     """The file has left the spool: another of the same name is another batch.
 
     `rejected` is for those who have not recorded a place: how many of its lines are no patches.
+    `refused` says why the file could not be read to its end.
     """
     db.execute(
         "UPDATE batches SET closed_at = ?1, taken_at = COALESCE(taken_at, ?1),"
-        "       rejected = COALESCE(?2, rejected)"
-        " WHERE id = ?3",
-        (now, rejected, batch_id),
+        "       rejected = COALESCE(?2, rejected), refused = ?3"
+        " WHERE id = ?4",
+        (now, rejected, refused, batch_id),
     )
 
 

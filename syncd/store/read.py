@@ -142,7 +142,7 @@ def batches(
     """Files taken in, newest first; only those of that name if one is given."""
     for row in db.execute(
         "SELECT id, name, source, accepted, duplicates, rejected, delivered, dead, discarded,"
-        "       created_at, taken_at, closed_at, held"
+        "       created_at, taken_at, closed_at, held, refused"
         "  FROM batches WHERE ?1 IS NULL OR name = ?1 ORDER BY id DESC LIMIT ?2",
         (name, limit),
     ):
@@ -152,6 +152,7 @@ def batches(
             "name": row[1],
             "source": row[2],
             "accepted": accepted,
+            "refused": row[13],
             "duplicates": row[4],
             "rejected": row[5],
             "waiting": accepted - delivered - dead - discarded,

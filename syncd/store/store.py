@@ -94,10 +94,15 @@ class Store:
         """Append patches, and record how far their file is taken, in one transaction."""
         return await self._writer.atomic(lambda db: accept.accept(db, patches, place, self._wall()))
 
-    async def close_batch(self, batch_id: int, rejected: int | None = None) -> None:
-        """The batch's file has left the spool; so many of its lines are no patches."""
+    async def close_batch(
+        self, batch_id: int, rejected: int | None = None, *, refused: str | None = None
+    ) -> None:
+        """The batch's file has left the spool; so many of its lines are no patches.
+
+        `refused` says why it could not be read to its end.
+        """
         await self._writer.atomic(
-            lambda db: accept.close_batch(db, batch_id, self._wall(), rejected)
+            lambda db: accept.close_batch(db, batch_id, self._wall(), rejected, refused)
         )
 
     async def close_batches_but(self, begun: Sequence[str]) -> None:

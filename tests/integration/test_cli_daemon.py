@@ -130,7 +130,15 @@ def test_a_file_rejected_as_a_whole_is_trouble(daemon: Daemon) -> None:
     daemon.drop("whole.json", "[")
 
     waited = daemon.syncd("wait", "--batch", "whole.json", "--timeout", "10")
+    (batch,) = [
+        one
+        for one in lines(daemon.syncd("batches", "--json").stdout)
+        if one["name"] == "whole.json"
+    ]
+    table = daemon.syncd("batches").stdout.splitlines()
 
+    assert batch["refused"] == "the JSON text ends too early: the file is truncated"
+    assert next(row for row in table if row.startswith("whole.json")).split()[1] == "refused"
     assert waited.returncode == 1
     assert "whole.json was rejected as a whole" in waited.stdout
 

@@ -44,8 +44,10 @@ class FragileStore(Store):
     calls = 0
     closing: asyncio.Event
 
-    async def close_batch(self, batch_id: int) -> None:
-        await super().close_batch(batch_id)
+    async def close_batch(
+        self, batch_id: int, rejected: int | None = None, *, refused: str | None = None
+    ) -> None:
+        await super().close_batch(batch_id, rejected, refused=refused)
         self.closing.set()
 
     async def all_closed(self) -> None:

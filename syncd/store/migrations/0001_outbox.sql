@@ -118,6 +118,7 @@ CREATE TABLE batches (
   dead          INTEGER NOT NULL DEFAULT 0,
   discarded     INTEGER NOT NULL DEFAULT 0,
   held          INTEGER NOT NULL DEFAULT 0,
+  refused       TEXT,                        -- why the file could not be read to its end
   first_id      INTEGER,
   last_id       INTEGER,
   created_at    REAL    NOT NULL,
