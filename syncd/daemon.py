@@ -1,21 +1,18 @@
 """The daemon: builds the parts, gives every task an owner; start, reload, drain, stop."""
 
 import asyncio
-import faulthandler
-import gc
 import math
 import os
-import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import structlog
 
-from syncd import __version__, log, notify
+from syncd import __version__, log, notify, process
 from syncd.api import Api, Endpoint
 from syncd.clock import Wall
 from syncd.config import Config, Places, Token, load, locate, read_token
@@ -45,7 +42,6 @@ CLOSE_S = 10.0  # after the drain; whatever still hangs then is left as after a 
 CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
-GC_ALLOCATIONS = 50_000  # between looks for garbage; Python's own 700 takes a tenth of the time
 WATCH_AGAIN_S = 1.0
 STOPPED = "stopped"  # fact: when the last daemon had nothing in flight any more, on two clocks
 
@@ -53,14 +49,11 @@ STOPPED = "stopped"  # fact: when the last daemon had nothing in flight any more
 def run(config: Config, environ: Mapping[str, str], config_path: str | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code; raises SyncdError if it cannot start."""
     log.setup(config.log.level, config.log.format, environ=environ)
-    with suppress(OSError, ValueError):  # under systemd the unit has seen to it, and forbids this
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the token
-    with suppress(OSError, ValueError):  # a stderr that is no file
-        faulthandler.enable()  # the watchdog's SIGABRT leaves the place where each thread stood
+    process.prepare()
     daemon = Daemon(config, environ, config_path)
     failure: SyncdError | None = None
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
             runner.run(daemon.serve())
     except* SyncdError as group:
         failure = _first(group)
@@ -87,6 +80,7 @@ class Daemon:
         self._wall = Wall()
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
+        self._begun_clean = False
         self._ready = False
         self._reload_then = False
         """A reload was asked for before it was ready."""
@@ -100,7 +94,13 @@ class Daemon:
         """Start everything, say so, and stop it in order when asked to."""
         self._heed(self._token)
         async with AsyncExitStack() as stack:
-            await self._build(stack)
+            try:
+                await self._build(stack)
+            except SyncdError:
+                if self._begun_clean:  # nothing was sent, and the next start shall know that
+                    with suppress(StoreUnavailable):
+                        await self._store.end()
+                raise
             self._on_signals()
             async with asyncio.TaskGroup() as tasks:
                 relaying = tasks.create_task(self._relay.run())
@@ -142,6 +142,7 @@ class Daemon:
         if (locked := await asyncio.to_thread(lock, self._places.spool)) is not None:
             stack.callback(os.close, locked)
         unclean = await self._store.begin(_suspect_s(config))
+        self._begun_clean = not unclean
         if unclean:
             logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
         self._gate = Gate(
@@ -182,13 +183,13 @@ class Daemon:
         """When another daemon may have sent last, on the monotonic clock."""
         stopped = await self._store.read(lambda db: fact(db, STOPPED))
         if unclean:
-            return _process_started()
+            return process.started()
         if stopped is None:
             return -math.inf  # nobody ever did
         wall, uptime = map(float, stopped.split())
         # Either clock may have been set anew since; the smaller span is the safe one.
         gone_s = min(time.time() - wall, time.clock_gettime(time.CLOCK_BOOTTIME) - uptime)
-        return min(_process_started(), time.monotonic() - gone_s)
+        return min(process.started(), time.monotonic() - gone_s)
 
     def _on_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -314,7 +315,7 @@ class Daemon:
         self._ready = True
         if self._reload_then:
             self.reload()
-        _collect_rarely()
+        process.collect_rarely()
         await notify.tell(self._notify, self._sentence, self._told_anew)
 
     async def _sentence(self) -> str:
@@ -359,13 +360,6 @@ class Daemon:
         logger.info("daemon.draining", in_flight=len(self._relay.in_flight), drain_s=drain_s)
 
 
-def _collect_rarely() -> None:
-    """What is here now stays; a patch on its way makes objects by the hundred, hardly a cycle."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 20, 100)
-
-
 def _cut_off() -> None:
     logger.error("daemon.cut_off", meaning="something hangs: as after a kill, nothing is lost")
     os._exit(1)
@@ -389,25 +383,6 @@ def _policy(config: Config) -> Policy:
 
 def _suspect_s(config: Config) -> float:
     return config.delivery.suspect_s or 2 * config.api.timeout_s
-
-
-def _process_started() -> float:
-    """When this process began, on the monotonic clock. Another may have sent until then."""
-    with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
-        # The command's name, in parentheses, may hold anything; what follows it is fixed.
-        ticks = float(stat.read().rpartition(")")[2].split()[19])
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.monotonic() - max(0.0, age_s)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loop where it is installed: a third more requests on a core."""
-    try:
-        import uvloop  # noqa: PLC0415
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _first(group: BaseExceptionGroup[SyncdError]) -> SyncdError:
