@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from syncd.selftest.plan import HOUR_S, Plan
 
 TIMEOUT_S = 10.0
 ZOMBIE_S = 2 * TIMEOUT_S  # no request lives longer than this after it was given up
+NOTICE_S = 1.2  # of a lower limit: a second of requests may have left, and be on their way
 JITTER_S = 0.004  # of travel; less than the pace leaves room for
 CROSS_S = 0.3  # after a 429, whoever comes mostly gets one too
 EPOCH = 1_700_000_000.0
@@ -70,6 +72,8 @@ class Vendor:
         self.outage = False
         self.wrong_token = False
         self._arrivals: deque[float] = deque()
+        self._rates: deque[tuple[float, float]] = deque([(-math.inf, plan.rate)])
+        """What the account may send a second, and since when; the last is in force."""
         self._out: dict[str, int] = defaultdict(int)
         self._tasks: set[asyncio.Task[None]] = set()
         self._cross_until = 0.0
@@ -83,6 +87,10 @@ class Vendor:
     async def retrieve(self, run_id: str) -> Reply | NoReply:
         """What the fence calls."""
         return await self._request(run_id, None)
+
+    def allow(self, rate: float) -> None:
+        """The account has another limit from now on, and the daemon is told so."""
+        self._rates.append((asyncio.get_running_loop().time(), rate))
 
     def client_died(self) -> None:
         """Of what is on its way some arrives late: it is in the hands of others."""
@@ -138,7 +146,9 @@ class Vendor:
         while self._arrivals and now - self._arrivals[0] >= 1.0:
             self._arrivals.popleft()
         self._arrivals.append(now)
-        return len(self._arrivals) > self._plan.rate
+        while len(self._rates) > 1 and self._rates[1][0] < now - NOTICE_S:
+            self._rates.popleft()
+        return len(self._arrivals) > max(rate for _, rate in self._rates)
 
     def _fault(self) -> str:
         if self.wrong_token:

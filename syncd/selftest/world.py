@@ -94,7 +94,7 @@ class World:
             *[self._relent(vendor) for _ in range(plan.operators > 0)],
             *[self._operate() for _ in range(plan.operators)],
             *[self._pause() for _ in range(plan.pauses)],
-            *[self._reload() for _ in range(plan.reloads)],
+            *[self._reload(vendor) for _ in range(plan.reloads)],
             *[self._step_clock() for _ in range(plan.clock_steps)],
         ]
 
@@ -233,7 +233,7 @@ class World:
         await asyncio.sleep(self._chance.uniform(0.0, self.plan.trouble_s / 4))
         await self.resume()
 
-    async def _reload(self) -> None:
+    async def _reload(self, vendor: Vendor) -> None:
         """SIGHUP: other limits, for now, and folding or not."""
         await self._some_time()
         plan, chance = self.plan, self._chance
@@ -244,6 +244,7 @@ class World:
         )
         self.policy = replace(self.policy, fold=chance.random() < 0.8)
         self.met["reload"] += 1
+        vendor.allow(self.limits.rate_per_s)
         if self._up is not None:
             self._up.gate.limit(self.limits)
             self._up.relay.policy = self.policy

@@ -162,6 +162,11 @@ def do_not_hear_a_pause(bug: Patch) -> None:
     bug.setattr(gate.Gate, "pause", lambda self: None)
 
 
+def reload_leaves_the_limit(bug: Patch) -> None:
+    """A reload is confirmed, and the old rate goes on."""
+    bug.setattr(pace, "limited", lambda pace, limit, now: pace)
+
+
 def reload_breaks_the_silence(bug: Patch) -> None:
     """New settings, and all that was promised is forgotten."""
     real = gate.Gate.limit
@@ -281,6 +286,7 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     sleep_through_lost_wakes,
     do_not_hear_a_pause,
     reload_breaks_the_silence,
+    reload_leaves_the_limit,
     ignore_the_clock,
     give_up_on_a_full_disk,
     bury_the_whole_fold,
