@@ -16,7 +16,7 @@ import pytest
 from hostile import answer, hostile, speaking_to
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from processes import PATIENCE_S, Daemon, start_sandbox
+from processes import PATIENCE_S, Daemon, start_sandbox, syncd
 
 from syncd.config import load
 from syncd.core.answer import NoReply, Reply
@@ -166,8 +166,8 @@ def test_the_token_goes_unencrypted_to_nobody_but_this_machine(tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """A server's certificate that nobody vouches for."""
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For localhost; its key is in the file `key` beside it."""
     folder = tmp_path_factory.mktemp("tls")
     made = subprocess.run(
         [
@@ -181,8 +181,14 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     )
     if made.returncode != 0:
         pytest.skip(f"openssl makes no certificate here: {made.stderr[-200:]}")
+    return folder / "certificate"
+
+
+@pytest.fixture(scope="module")
+def self_signed(certificate: Path) -> ssl.SSLContext:
+    """A server's side of TLS, with a certificate that nobody vouches for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "certificate", folder / "key")
+    context.load_cert_chain(certificate, certificate.with_name("key"))
     return context
 
 
@@ -199,6 +205,34 @@ async def test_a_self_signed_certificate_is_refused(self_signed: ssl.SSLContext)
 
     assert isinstance(reply, NoReply)
     assert (reply.cause, reply.ambiguous, heads) == ("tls", False, [])
+
+
+async def test_a_certificate_that_is_trusted_holds_for_its_host_alone(
+    certificate: Path, self_signed: ssl.SSLContext, tmp_path: Path
+) -> None:
+    heads: list[bytes] = []
+
+    async def listen(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        writer.write(answer(RUN))
+
+    def checked(url: str) -> str:
+        settings = {
+            "SSL_CERT_FILE": str(certificate),
+            "SYNCD_API__TOKEN": "t",
+            "SYNCD_API__BASE_URL": url,
+        }
+        found = syncd("check", "--online", folder=tmp_path, **settings)
+        return next(line for line in found.stdout.splitlines() if " API " in line)
+
+    async with hostile(listen, tls=self_signed) as url:
+        of_another = await asyncio.to_thread(checked, url.replace("localhost", "127.0.0.1"))
+        assert heads == []
+        its_own = await asyncio.to_thread(checked, url)
+
+    assert of_another.startswith("FAIL")
+    assert "tls" in of_another
+    assert len(heads) == 1, its_own
 
 
 NASTY = [
