@@ -8,7 +8,6 @@ the hard cap: it is awaited by one task at a time, and in practice never makes i
 import asyncio
 import math
 import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from asyncio_throttle.throttler import Throttler
 
 from syncd.core import backoff, breaker, pace, window
 from syncd.core.breaker import Breaker, Cause, Position
+from syncd.core.minute import Minute
 from syncd.core.outcome import (
     MAX_RETRY_AFTER_S,
     Confirmed,
@@ -93,7 +93,7 @@ class Gate:
         self._paused = False
         self._line = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._sent: deque[float] = deque(maxlen=100_000)
+        self._sent = Minute()
 
     async def enter(self) -> bool:
         """Wait until a request may go, and count it as gone. True if it goes as a probe.
@@ -122,8 +122,7 @@ class Gate:
         self._in_flight -= 1
         if probe:
             self._breaker = breaker.given_back(self._breaker)
-        if self._sent:
-            self._sent.pop()
+        self._sent.add(-1, self._clock())
         self._changed.set()
 
     def leave(self, run_id: str, outcome: Outcome, *, probe: bool) -> bool:
@@ -202,7 +201,6 @@ class Gate:
         shut_until = self._closed_until
         if self._breaker.position is not Position.CLOSED:
             shut_until = max(shut_until, self._breaker.probe_at)
-        lately = sum(1 for at in self._sent if at > now - 60.0)
         return GateFigures(
             limit_per_s=self._limits.rate_per_s,
             rate_per_s=round(self._pace.rate, 3),
@@ -212,7 +210,7 @@ class Gate:
             closed_for_s=max(0.0, shut_until - now) if shut_until > now else None,
             breaker=self._breaker.position.value,
             cause=None if self._breaker.position is Position.CLOSED else self._breaker.cause.value,
-            requests_per_s_1m=round(lately / 60.0, 3),
+            requests_per_s_1m=self._sent.per_s(now),
         )
 
     async def _pass(self) -> bool:
@@ -228,7 +226,7 @@ class Gate:
         self._pace = pace.sent(self._pace, now)
         self._breaker = breaker.passed(self._breaker)
         self._in_flight += 1
-        self._sent.append(now)
+        self._sent.add(1, now)
         return self._breaker.position is Position.HALF_OPEN
 
     def _wait_s(self) -> float:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import structlog
 from syncd.core.answer import NoReply, Reply
 from syncd.core.fold import Barrier, Fold, fold
 from syncd.core.liveness import Standing, Waits
+from syncd.core.minute import Minute
 from syncd.core.outcome import (
     Blame,
     Confirmed,
@@ -63,11 +63,12 @@ class Figures:
     """Requests that delivered something."""
     latency_s: float = 0.0
     """Of one request, smoothed."""
-    delivered_at: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=100_000))
+    lately: Minute = field(default_factory=Minute)
+    """Patches delivered."""
 
     def delivered_per_s_1m(self, now: float) -> float:
         """Patches a second over the last minute."""
-        return round(sum(n for at, n in self.delivered_at if at > now - 60.0) / 60.0, 3)
+        return self.lately.per_s(now)
 
     def answered(self, latency_s: float) -> None:
         """A request has come to its end."""
@@ -79,7 +80,7 @@ class Figures:
         """A request has delivered this many patches."""
         self.delivered += patches
         self.confirmed += 1
-        self.delivered_at.append((now, patches))
+        self.lately.add(patches, now)
 
     @property
     def patches_per_request(self) -> float:
