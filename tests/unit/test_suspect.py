@@ -65,6 +65,13 @@ def test_a_run_that_is_as_it_should_be_is_left_alone(
     assert not fell_back(Suspect("run", 1, 1, delivered), run_of(right))
 
 
+def test_what_is_too_deep_to_be_looked_into_is_in_doubt() -> None:
+    suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2}))
+    deep = '{"k":2,"deep":' + "[" * 5000 + "]" * 5000 + "}"
+
+    assert fell_back(suspect, Run("run", b"{}", "PROCESSED", "n", deep))
+
+
 def test_a_value_of_somebody_else_is_left_alone() -> None:
     """Only values that our own patches have given count as fallen back."""
     suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2}))
