@@ -34,7 +34,16 @@ async def listen(address: tuple[str, int], status: Status, stack: AsyncExitStack
         text = f"{daemon['state']}: {daemon['reason']}" if daemon["reason"] else daemon["state"]
         return web.Response(text=text + "\n", status=200 if well else 503)
 
-    app = web.Application()
+    @web.middleware
+    async def told(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except SyncdError as error:  # the disk, mostly: it may pass
+            return web.Response(text=f"{error}\n", status=503)
+
+    app = web.Application(middlewares=[told])
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz)])
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()

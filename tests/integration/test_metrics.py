@@ -2,9 +2,15 @@
 
 import socket
 import urllib.request
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 from processes import PATIENCE_S, start_daemon, start_sandbox
+
+from syncd import metrics
+from syncd.store import StoreUnavailable
 
 
 def free_port() -> int:
@@ -50,3 +56,18 @@ def test_an_address_that_is_taken_is_a_clear_refusal(tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert refused.stderr.strip().endswith("name a free address")
         assert address in refused.stderr
+
+
+async def test_a_database_that_cannot_be_read_now_is_told() -> None:
+    """A scraper sees why, and asks again."""
+
+    async def status() -> dict[str, Any]:
+        raise StoreUnavailable("syncd.db: disk I/O error: free space or mend the file system")
+
+    port = free_port()
+    async with AsyncExitStack() as stack, aiohttp.ClientSession() as session:
+        await metrics.listen(("127.0.0.1", port), status, stack)
+        for path in ("metrics", "healthz"):
+            async with session.get(f"http://127.0.0.1:{port}/{path}") as answer:
+                assert answer.status == 503
+                assert "free space" in await answer.text()
