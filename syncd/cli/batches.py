@@ -9,6 +9,18 @@ from syncd.cli.door import door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import ago, count, table
 
+NUMBERS = {
+    "PATCHES": "accepted",
+    "WAITING": "waiting",
+    "DELIVERED": "delivered",
+    "HELD": "held",
+    "DEAD": "dead",
+    "DISCARDED": "discarded",
+    "DUPLICATE": "duplicates",
+    "REJECTED": "rejected",
+}
+ALWAYS = ("PATCHES", "WAITING", "DELIVERED")
+
 
 @click.command("batches")
 @json_option
@@ -21,26 +33,27 @@ def batches_command(*, as_json: bool, config_path: str | None) -> None:
             click.echo(line)
         return
     now = time.time()
-    rows = [_row(batch, now) for batch in to.rows("batches", {})]
-    if not rows:
+    batches = list(to.rows("batches", {}))
+    if not batches:
         click.echo("no batches")
         return
-    header = (
-        "BATCH", "DONE", "PATCHES", "WAITING", "DELIVERED", "DEAD", "DISCARDED", "DUPLICATE",
-        "REJECTED", "BEGUN",
-    )  # fmt: skip
-    right = "DONE PATCHES WAITING DELIVERED DEAD DISCARDED DUPLICATE REJECTED"
-    click.echo("\n".join(table(header, rows, right=right)))
-
-
-def _row(batch: dict[str, Any], now: float) -> tuple[str, ...]:
-    numbers = ("accepted", "waiting", "delivered", "dead", "discarded", "duplicates", "rejected")
-    return (
-        batch["name"],
-        _done(batch),
-        *(count(batch[name]) for name in numbers),
-        ago(batch["created_at"], now),
-    )
+    # What is nought everywhere would push the rest off a narrow screen.
+    numbers = {
+        title: name
+        for title, name in NUMBERS.items()
+        if title in ALWAYS or any(batch[name] for batch in batches)
+    }
+    rows = [
+        (
+            batch["name"],
+            _done(batch),
+            *(count(batch[name]) for name in numbers.values()),
+            ago(batch["created_at"], now),
+        )
+        for batch in batches
+    ]
+    right = " ".join(("DONE", *numbers))
+    click.echo("\n".join(table(("BATCH", "DONE", *numbers, "BEGUN"), rows, right=right)))
 
 
 def _done(batch: dict[str, Any]) -> str:
