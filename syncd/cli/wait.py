@@ -181,7 +181,7 @@ def _look_at_batch(to: Door, name: str) -> Look:
         for row in _failures(to, {"batch": name})
         if row["created_at"] >= newest["created_at"]  # not of an older file of that name
     ]
-    failed = _named(rows, len(rows))
+    failed = _named(rows, max(len(rows), newest["held"] + newest["dead"]))
     if newest["refused"] is not None:
         failed += (f"the rest of {plain(name)} could not be read: {plain(newest['refused'])}",)
     if newest["rejected"]:

@@ -112,7 +112,8 @@ def test_a_batch_of_which_much_is_held_will_not_arrive_by_itself(daemon: Daemon)
     daemon.syncd("discard", "--all")
 
     assert waited.returncode == 1, waited.stderr
-    assert "held" in waited.stdout
+    assert "is held by an operator" in waited.stdout
+    assert waited.stdout.endswith("\nand 1,480 patches more: look with `syncd list`\n")
 
 
 def test_a_batch_with_rejected_lines_is_trouble(daemon: Daemon) -> None:
