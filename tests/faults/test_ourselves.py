@@ -329,9 +329,8 @@ def test_a_second_daemon_is_refused_and_the_first_does_not_notice(tmp_path: Path
 
         same_store, same_socket, no_socket = refused(second), refused(third), refused(fourth)
         third.configure(sandbox.url, store=own, spool=spool)
-        third.start()  # what was in the way is gone, and was no start that anything was sent by
-        assert "unclean_start" not in third.log()
-        third.stop()
+        with third.start():  # what was in the way is gone, and nothing was sent by that start
+            assert "unclean_start" not in third.log()
         daemon.insert(("run", "name", None))
         drained(daemon)
 
