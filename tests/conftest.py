@@ -9,6 +9,17 @@ import pytest
 HERE = Path(__file__).parent
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Bytes that are no short text are known by their place: the time of day may be in them.
+
+    gzip writes it there, and workers that start in different seconds would disagree on a name.
+    """
+    if isinstance(val, bytes):
+        readable = len(val) <= 40 and all(32 <= byte < 127 for byte in val)
+        return None if readable else argname
+    return None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Tests run side by side, but one marked `alone` has the machine for itself.
