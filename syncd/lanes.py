@@ -129,12 +129,14 @@ class Lanes:
     async def _page(self, limit: int) -> None:
         """Take up to `limit` lanes from the outbox."""
         cursor = self._cursor
+        self._next_due_at = None  # what is expected from here on may not be in the page
         page = await self._store.page(cursor, self._schedule.runs, limit)
         if self._cursor is not cursor:
             return  # an operator has moved the ground meanwhile
         self._cursor = page.cursor
         self._exhausted = page.exhausted and limit > 0
-        self._next_due_at = page.next_due_at
+        if page.next_due_at is not None:
+            self.expect(page.next_due_at)
         self._schedule.add(page.lanes)
         if page.unreadable:
             log.warning("patch.dead", patches=page.unreadable, reason=UNREADABLE.code)
