@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 Clock = Callable[[], float]
 
@@ -9,6 +10,13 @@ Clock = Callable[[], float]
 def since_boot() -> float:
     """Seconds since boot, time asleep included. Never steps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot() -> str | None:
+    """Which boot of the machine this is; None where nobody tells."""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+    return None
 
 
 class Wall:
@@ -29,6 +37,11 @@ class Wall:
     def stepped(self) -> float:
         """Seconds by which the system's clock is ahead of this one."""
         return self._system() - self()
+
+    @property
+    def booted_at(self) -> float:
+        """When this boot of the machine began, by this clock."""
+        return self._offset
 
     def follow(self, step_s: float) -> None:
         """Go along with a step of the system's clock."""

@@ -20,6 +20,7 @@ from syncd.errors import SyncdError
 from syncd.gate import Gate
 from syncd.relay import Relay
 from syncd.store import Place, Selection, Store, StoreUnavailable, Verb, read
+from syncd.store.facts import PAUSED
 
 log = structlog.get_logger()
 
@@ -174,13 +175,13 @@ class Control:
         )
 
     async def _pause(self, _: web.Request) -> web.Response:
-        await self._store.remember("paused", "by an operator")
+        await self._store.remember(PAUSED, "by an operator")
         self._gate.pause()
         log.info("operator.pause")
         return _json({"paused": True})
 
     async def _resume(self, _: web.Request) -> web.Response:
-        await self._store.remember("paused", None)
+        await self._store.remember(PAUSED, None)
         self._gate.resume()
         log.info("operator.resume")
         return _json({"paused": False})

@@ -14,7 +14,7 @@ import structlog
 
 from syncd import __version__, log, notify, process
 from syncd.api import Api, Endpoint
-from syncd.clock import Wall
+from syncd.clock import Wall, boot
 from syncd.config import Config, Places, Token, load, locate, read_token
 from syncd.config.changes import Changes, changes
 from syncd.control import Control
@@ -30,8 +30,8 @@ from syncd.relay import Policy, Relay
 from syncd.spool import Spool, lock
 from syncd.status import Status
 from syncd.store import Store, StoreUnavailable
+from syncd.store.facts import PAUSED, STOPPED, fact
 from syncd.store.schema import BUSY_TIMEOUT_S
-from syncd.store.settle import fact
 
 logger = structlog.get_logger()
 
@@ -43,7 +43,6 @@ CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
 WATCH_AGAIN_S = 1.0
-STOPPED = "stopped"  # fact: when the last daemon had nothing in flight any more, on two clocks
 
 
 def run(config: Config, environ: Mapping[str, str], config_path: str | None = None) -> int:
@@ -69,7 +68,12 @@ class Daemon:
     """One daemon on one store. `serve` is its life."""
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], config_path: str | None = None
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        config_path: str | None = None,
+        *,
+        wall: Wall | None = None,
     ) -> None:
         self._config = config
         self._environ = environ
@@ -77,7 +81,7 @@ class Daemon:
         self._places: Places = locate(config, environ)
         self._token: Token = read_token(config, environ)
         self._notify = notify.Notify.from_environ(environ)
-        self._wall = Wall()
+        self._wall = wall or Wall()
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
         self._begun_clean = False
@@ -141,7 +145,7 @@ class Daemon:
             await asyncio.to_thread(self._spool.prepare)
         if (locked := await asyncio.to_thread(lock, self._places.spool)) is not None:
             stack.callback(os.close, locked)
-        unclean = await self._store.begin(_suspect_s(config))
+        unclean = await self._store.begin(_suspect_s(config), boot(), self._wall.booted_at)
         self._begun_clean = not unclean
         if unclean:
             logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
@@ -151,7 +155,7 @@ class Daemon:
             started=await self._sent_until(unclean),
             closed_for_s=await self._store.closed_for_s(),
         )
-        if await self._store.read(lambda db: fact(db, "paused")) is not None:
+        if await self._store.read(lambda db: fact(db, PAUSED)) is not None:
             self._gate.pause()
         endpoint = Endpoint(
             config.api.url,
@@ -286,7 +290,9 @@ class Daemon:
             if abs(step_s) < CLOCK_STEP_S:
                 continue
             try:
-                await self._store.move_instants(step_s, partial(self._wall.follow, step_s))
+                await self._store.move_instants(
+                    self._wall.booted_at + step_s, partial(self._wall.follow, step_s)
+                )
             except StoreUnavailable as error:
                 logger.warning("store.unavailable", doing="keep_time", error=str(error))
                 continue

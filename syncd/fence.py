@@ -16,7 +16,8 @@ from syncd.store import Store, StoreUnavailable
 
 log = structlog.get_logger()
 
-LOOK_S = 5.0  # between looks where nothing is known to be due sooner
+SHARE = 0.1  # of the pace, at most: what was delivered shall not keep what waits from going
+LOOK_S = 30.0  # between looks where nothing is known to be due sooner
 RETRY_S = 5.0
 
 
@@ -28,7 +29,10 @@ class Reader(Protocol):
 
 
 class Fence:
-    """Checks one suspect at a time, through the gate, so that it never gets in deliveries' way."""
+    """Checks one suspect at a time, through the gate, on a small budget of its own.
+
+    Whether the vendor counts reads apart is not documented: they are kept within the one limit.
+    """
 
     def __init__(
         self,
@@ -44,10 +48,14 @@ class Fence:
         self._gate = gate
         self._relay = relay
         self._wall = wall
+        self._may_read_at = 0.0
+        """On the loop's clock: the last read-back has used up the budget until then."""
 
     async def run(self) -> None:
         """Check suspects as they become due, until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
+            await asyncio.sleep(max(0.0, self._may_read_at - loop.time()))
             try:
                 suspect, next_due_at = await self._store.suspect(self._relay.busy)
                 if suspect is not None and await self._checked(suspect):
@@ -55,8 +63,10 @@ class Fence:
             except StoreUnavailable as error:
                 log.warning("store.unavailable", doing="fence", error=str(error))
                 next_due_at = None
-            wait = LOOK_S if next_due_at is None else next_due_at - self._wall()
-            await asyncio.sleep(min(LOOK_S, max(0.05, wait)))
+            # Whatever comes up meanwhile is not due sooner than this.
+            longest_s = min(LOOK_S, self._relay.policy.patience.suspect_s)
+            wait_s = longest_s if next_due_at is None else next_due_at - self._wall()
+            await asyncio.sleep(min(longest_s, max(0.05, wait_s)))
 
     async def _checked(self, suspect: Suspect) -> bool:
         """Settle the suspicion; False if that has to wait."""
@@ -67,6 +77,8 @@ class Fence:
             if not alone:
                 return False
             probe = await self._gate.enter()
+            spacing_s = 1.0 / (SHARE * self._gate.figures().rate_per_s)
+            self._may_read_at = asyncio.get_running_loop().time() + spacing_s
             answer = await self._reader.retrieve(suspect.run)
             outcome = classify(answer, suspect.run, self._wall())
             if self._gate.leave(suspect.run, outcome, probe=probe):

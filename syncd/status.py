@@ -44,9 +44,10 @@ class Status:
         del status["paused"]
         files_waiting = await asyncio.to_thread(self._spool.waiting)
         files_rejected = await asyncio.to_thread(self._spool.rejected)
-        in_flight = len(self._relay.in_flight)
+        # An answer on its way to the disk may have got there since: nobody is counted twice.
+        in_flight = min(len(self._relay.in_flight), status["outbox"]["pending"])
         status["outbox"]["in_flight"] = in_flight
-        status["outbox"]["pending"] = max(0, status["outbox"]["pending"] - in_flight)
+        status["outbox"]["pending"] -= in_flight
         gate = self._gate.figures()
         closed = None if gate.closed_for_s is None else read.instant(now + gate.closed_for_s)
         state, reason = self._state(closed)

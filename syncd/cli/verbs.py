@@ -182,8 +182,10 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _set_paused(to: Door, *, paused: bool) -> None:
     if to.tell("/pause" if paused else "/resume") is None:
+        from syncd.store.facts import PAUSED
+
         value = "by an operator" if paused else None
-        _with_store(to, lambda store: store.remember("paused", value))
+        _with_store(to, lambda store: store.remember(PAUSED, value))
 
 
 def _with_store(to: Door, operation: Operation) -> Any:

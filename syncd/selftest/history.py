@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from asyncio_throttle.throttler import Throttler
 
 from syncd.core.answer import NoReply, Reply
 from syncd.core.settlement import Patience
-from syncd.fence import Fence
+from syncd.fence import SHARE, Fence
 from syncd.gate import Gate, Limits
 from syncd.relay import Policy, Relay
 from syncd.selftest.plan import Plan
@@ -26,11 +27,22 @@ from syncd.selftest.time import Stuck, VirtualLoop
 from syncd.selftest.vendor import TIMEOUT_S, ZOMBIE_S, Vendor
 from syncd.selftest.world import Up, World
 from syncd.store import Store, StoreUnavailable
-from syncd.store.settle import fact
+from syncd.store.facts import PAUSED, fact
 
 BASE_S, CAP_S = 0.5, 60.0
 SUSPECT_S = TIMEOUT_S + ZOMBIE_S
-DRAIN_S = 5.0
+
+
+class Death(StrEnum):
+    """How a life of the daemon ends."""
+
+    KILL = "killed"
+    KILL_AT_START = "killed at its start"
+    KILL_AT_STOP = "killed at its stop"
+    STOP = "stopped in order"
+
+
+DEATHS = (*[Death.KILL] * 4, Death.KILL_AT_START, Death.KILL_AT_STOP, Death.STOP)
 SLOW_LOOK_S = 30.0  # the relay's, in case a wake-up was lost
 
 
@@ -108,7 +120,7 @@ class History:
         self._hash = hashlib.blake2b(digest_size=16)
         self._chance = random.Random(f"history {plan.seed}")
         limits = Limits(plan.rate, plan.max_in_flight, BASE_S, CAP_S)
-        policy = Policy(plan.fold, DRAIN_S, Patience(BASE_S, CAP_S, 0.0, SUSPECT_S))
+        policy = Policy(plan.fold, plan.drain_s, Patience(BASE_S, CAP_S, 0.0, SUSPECT_S))
         self.world = World(plan, self.path, limits, policy)
         self.vendor = Vendor(
             plan, lambda line: self._hash.update(line.encode()), self.world.witness
@@ -120,14 +132,13 @@ class History:
         """Faults for `trouble_s`, then calm until everything has drained, then the reckoning."""
         loop, plan = self._loop, self.plan
         doings = [loop.create_task(work) for work in self.world.doings(self.vendor)]
-        for _ in range(plan.kills):
-            await self._live(until=loop.time() + self._span_s(), kill=True)
-            self.verdict.kills += 1
+        for _ in range(plan.deaths):
+            await self._live(loop.time() + self._span_s(), self._chance.choice(DEATHS))
             await asyncio.sleep(self._chance.choice([0.0, 0.0, 1.0, 20.0]) * self._chance.random())
         if plan.restart_for_calm:
-            await self._live(until=max(plan.trouble_s, loop.time()), kill=False)
+            await self._live(max(plan.trouble_s, loop.time()), Death.STOP)
         healing = loop.create_task(self._heal(doings))
-        await self._live(until=None, kill=False)
+        await self._live(None, Death.STOP)
         await healing
         self._reckon()
 
@@ -147,12 +158,16 @@ class History:
         self._healed.set()
 
     def _span_s(self) -> float:
-        return self._chance.uniform(0, self.plan.trouble_s / self.plan.kills)
+        return self._chance.uniform(0, self.plan.trouble_s / self.plan.deaths)
 
-    async def _live(self, until: float | None, *, kill: bool) -> None:
-        """One life of the daemon, until an instant or its kill; None: until the work is done."""
+    async def _live(self, until: float | None, death: Death) -> None:
+        """One life of the daemon, until an instant or a kill; None: until the work is done."""
         loop, world = self._loop, self.world
-        life, up, fence = await self._start(kill=kill)
+        self.verdict.kills += death is not Death.STOP
+        started = await self._start(death)
+        if started is None:
+            return
+        life, up, fence = started
         world.comes(up)
         tasks = [loop.create_task(up.relay.run()), loop.create_task(fence.run())]
         end = loop.create_task(self._end_of(life, until, up.store))
@@ -161,9 +176,9 @@ class History:
         for task in tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 self.verdict.problems.append(f"the daemon fell over: {task.exception()!r}")
-        if not kill and until is not None:
-            await self._stop(up, tasks[0])
-        life.killed.set()
+        if death in (Death.STOP, Death.KILL_AT_STOP):
+            await self._stop(up, tasks[0], death)
+        life.kill()
         world.witness.died(unsettled=bool(up.relay.unsettled or self.plan.disk_faults))
         self.vendor.client_died()
         world.goes()
@@ -174,62 +189,93 @@ class History:
         self.verdict.delivered += up.relay.figures.delivered
         await up.store.close()
 
-    async def _start(self, *, kill: bool) -> tuple[Life, Up, Fence]:
-        """What the composition root does; where it gives up, systemd starts it again."""
-        loop, world, wall = self._loop, self.world, self.world.wall
-        draw, started = self._chance.random, loop.time()
+    async def _start(self, death: Death) -> tuple[Life, Up, Fence] | None:
+        """What the composition root does; where it gives up, systemd starts it again.
+
+        None if it is killed on the way.
+        """
+        started = self._loop.time()
         while True:
             faults = self.plan.disk_faults if self.vendor.faulty else 0.0
             self._life = life = Life(self._chance, faults)
-            store = await Store.open(self.path, wall, connect=cast("Any", connecting(life)))
+            if death is Death.KILL_AT_START:
+                life.steps_to_live = self._chance.randrange(1, 10)
+            building = self._loop.create_task(self._build(life, death, started))
             try:
-                await store.begin(SUSPECT_S)
-                gate = Gate(
-                    world.limits,
-                    loop.time,
-                    started=started,
-                    closed_for_s=await store.closed_for_s(),
-                    draw=draw,
-                    throttle=lambda _: Throttler(1_000_000),
-                )
-                if await store.read(lambda db: fact(db, "paused")) is not None:
-                    gate.pause()
-                break
+                if await life.outlives(building):
+                    return building.result()
+                self.verdict.met[death] += 1
+                return None
             except StoreUnavailable:
-                self.verdict.met += life.met
-                await store.close()
                 await asyncio.sleep(1.0)
-        line = Line(self.vendor, life, self._death(life) if kill else lambda: None)
+            finally:
+                self.verdict.met += life.met
+
+    async def _build(self, life: Life, death: Death, started: float) -> tuple[Life, Up, Fence]:
+        world, wall, draw = self.world, self.world.wall, self._chance.random
+        store = await Store.open(self.path, wall, connect=cast("Any", connecting(life)))
+        try:
+            await store.begin(SUSPECT_S, f"boot {world.boot}", world.booted_at)
+            gate = Gate(
+                world.limits,
+                self._loop.time,
+                started=started,
+                closed_for_s=await store.closed_for_s(),
+                draw=draw,
+                throttle=lambda _: Throttler(1_000_000),
+            )
+            if await store.read(lambda db: fact(db, PAUSED)) is not None:
+                gate.pause()
+        except BaseException:
+            await store.close()
+            raise
+        life.met.clear()
+        match death:
+            case Death.KILL:
+                sent = self._kill(life)
+            case Death.STOP | Death.KILL_AT_STOP:
+                sent = self._after_requests(life.called.set)
+            case Death.KILL_AT_START:
+                sent = lambda: None  # noqa: E731
+        line = Line(self.vendor, life, sent)
         relay = Relay(store, line, gate, world.policy, wall=wall, draw=draw)
         fence = Fence(store, line, gate, relay, wall=wall)
         return life, Up(life, store, gate, relay), fence
 
-    async def _stop(self, up: Up, relaying: "asyncio.Task[None]") -> None:
-        """What the composition root does at a SIGTERM."""
+    async def _stop(self, up: Up, relaying: "asyncio.Task[None]", death: Death) -> None:
+        """What the composition root does at a SIGTERM, unless it is killed over it."""
+        if death is Death.KILL_AT_STOP:
+            up.life.steps_to_live = self._chance.randrange(1, 12)
+            self._loop.call_later(self._chance.uniform(0.0, self.plan.drain_s), up.life.kill)
+        ending = self._loop.create_task(self._end(up, relaying))
+        if not await up.life.outlives(ending):
+            self.verdict.met[death] += 1
+
+    async def _end(self, up: Up, relaying: "asyncio.Task[None]") -> None:
         up.relay.stop()
         await asyncio.wait([relaying], timeout=30.0)
         if relaying.done() and not up.relay.cut:
             with suppress(StoreUnavailable):
                 await up.store.end()
 
-    def _death(self, life: Life) -> Callable[[], None]:
+    def _kill(self, life: Life) -> Callable[[], None]:
         """Choose a kill: at an instant, between two steps of the store, or at any await of a
         request, from its start to its answer on disk. Returns what counts requests."""
         kind, chance = self._chance.random(), self._chance
         if kind < 0.3:
             life.steps_to_live = chance.randrange(1, 200)
-        if kind < 0.4:
-            return lambda: None
-        sent, fatal, turns = (
-            Counter[str](),
-            chance.randrange(1, 12),
-            chance.randrange(chance.choice([4, 60])),
-        )
+        return (lambda: None) if kind < 0.4 else self._after_requests(life.kill)
+
+    def _after_requests(self, strike: Callable[[], None]) -> Callable[[], None]:
+        """Strike while some request is on its way, or its answer. Returns what counts requests."""
+        chance = self._chance
+        sent, fatal = Counter[str](), chance.randrange(1, 12)
+        turns = chance.randrange(chance.choice([4, 60]))
 
         def count() -> None:
             sent["requests"] += 1
             if sent["requests"] == fatal:
-                self._loop.strike_in(turns, life.killed.set)
+                self._loop.strike_in(turns, strike)
 
         return count
 
@@ -237,7 +283,7 @@ class History:
         if until is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, until - self._loop.time())):
-                    await life.killed.wait()
+                    await life.called.wait()
             return
         await self._healed.wait()
         with suppress(TimeoutError):
@@ -251,6 +297,7 @@ class History:
         silence_s = max(0.0, self.world.witness.silent_until - self._loop.time())
         requests = 3 * len(self.world.accepted) + 20
         waits_s = silence_s + 4 * CAP_S + SUSPECT_S + SLOW_LOOK_S
+        waits_s += 3 * self.plan.runs / (SHARE * self.plan.rate / 2)
         return waits_s + 3 * requests / min(self.plan.rate / 2, 5.0)
 
     def _reckon(self) -> None:

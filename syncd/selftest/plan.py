@@ -42,7 +42,10 @@ class Plan:
     rate: float
     max_in_flight: int
     fold: bool
-    kills: int
+    deaths: int
+    """Of the daemon, by a kill or in order, while there is trouble."""
+    drain_s: float
+    """How long a stop waits for answers."""
     outage: bool
     """For a while, every request fails."""
     wrong_token: bool
@@ -73,7 +76,8 @@ def drawn(seed: int) -> Plan:
         rate=chance.choice([2.0, 2.5, 8.0, 25.0, 100.0]),
         max_in_flight=chance.choice([1, 3, 8]),
         fold=chance.random() < 0.8,
-        kills=chance.choice([0, 1, 2, 4]),
+        deaths=chance.choice([0, 1, 2, 4]),
+        drain_s=chance.choice([0.0, 5.0]),
         outage=chance.random() < 0.2,
         wrong_token=chance.random() < 0.15,
         disk_faults=chance.choice([0.0, 0.0, 0.01]),

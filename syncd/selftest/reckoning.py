@@ -82,7 +82,7 @@ def _states(db: sqlite3.Connection, vendor: Vendor, plan: Plan) -> Iterator[str]
             models[model] = applied(model, models[model], kept)
         if name is not None and NAME not in without:
             names[run] = name
-    late = plan.kills or plan.faults.keys() & {"zombie", "lost"}
+    late = plan.deaths or plan.faults.keys() & {"zombie"}
     checked = (vendor.reading,) if late else MODELS
     for run, models in wanted.items():
         held = vendor.runs[run]

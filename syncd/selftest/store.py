@@ -23,21 +23,40 @@ class Life:
         self.disk_faults = disk_faults
         self.steps_to_live: int | None = None
         self.killed = asyncio.Event()
+        self.called = asyncio.Event()
+        """It is time to go: by a kill, or in order."""
         self.met: Counter[str] = Counter()
         """Failures of the disk so far, by name."""
+
+    def kill(self) -> None:
+        """From now on nothing happens."""
+        self.killed.set()
+        self.called.set()
 
     async def step(self) -> None:
         """A moment in which other things happen, and in which the life may end."""
         if self.steps_to_live is not None and not self.killed.is_set():
             self.steps_to_live -= 1
             if self.steps_to_live <= 0:
-                self.killed.set()
+                self.kill()
         if self.killed.is_set():
             await asyncio.get_running_loop().create_future()  # nothing happens after the end
         moment = self.chance.random()
         await asyncio.sleep(0.0 if moment < 0.5 else 0.006 * (moment - 0.5))
         if self.killed.is_set():
             await asyncio.get_running_loop().create_future()
+
+    async def outlives(self, work: "asyncio.Task[T]") -> bool:
+        """Wait for the work to end, or the life; if the life ends first, so does the work."""
+        dying = asyncio.ensure_future(self.killed.wait())
+        await asyncio.wait([work, dying], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait([work])
+            return False
+        dying.cancel()
+        await work
+        return True
 
     def fails(self, kind: str) -> int | None:
         """Whether a statement or a commit fails, and how."""

@@ -30,6 +30,10 @@ def format_date(instant: float, form: str) -> str:
     return datetime.fromtimestamp(instant, UTC).strftime(form)
 
 
+Answer = tuple[Reply | NoReply, float | None]
+"""What is answered, and for how many seconds of silence it asks; None: too fast, it just says."""
+
+
 @dataclass(slots=True)
 class Held:
     """What the vendor holds for one run, under each reading of a merge."""
@@ -46,6 +50,9 @@ class Watcher(Protocol):
 
     def asked_for_silence(self, seconds: float) -> None:
         """An answer has brought a Retry-After."""
+
+    def throttled(self) -> None:
+        """An answer says: too fast; but not for how long to wait."""
 
 
 class Vendor:
@@ -104,7 +111,7 @@ class Vendor:
         if self._out[run_id] > 1:
             self.violations.append(f"{loop.time():.3f}: two requests out for {run_id}")
         self.peak = max(self.peak, sum(self._out.values()))
-        answer: asyncio.Future[tuple[Reply | NoReply, float]] = loop.create_future()
+        answer: asyncio.Future[Answer] = loop.create_future()
         task = loop.create_task(self._serve(run_id, body, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -112,7 +119,9 @@ class Vendor:
             reply, silence_s = await answer
         finally:
             self._out[run_id] -= 1
-        if silence_s:
+        if silence_s is None:
+            self._watcher.throttled()
+        elif silence_s:
             self._watcher.asked_for_silence(silence_s)
         return reply
 
@@ -120,7 +129,7 @@ class Vendor:
         self,
         run_id: str,
         body: bytes | None,
-        answer: "asyncio.Future[tuple[Reply | NoReply, float]]",
+        answer: "asyncio.Future[Answer]",
     ) -> None:
         loop, chance = asyncio.get_running_loop(), self._chance
         deaths = self._deaths
@@ -171,7 +180,7 @@ class Vendor:
 
     async def _outcome(
         self, fault: str, run_id: str, body: bytes | None
-    ) -> Reply | NoReply | tuple[Reply, float]:
+    ) -> Reply | NoReply | Answer:
         loop, chance = asyncio.get_running_loop(), self._chance
         match fault:
             case "" | "slow":
@@ -204,25 +213,26 @@ class Vendor:
             case _:
                 return self._later(fault)
 
-    def _later(self, fault: str) -> tuple[Reply, float]:
-        """An answer that asks for patience, and for how many seconds it is sure to ask."""
+    def _later(self, fault: str) -> Answer:
+        """An answer that asks for patience, and for how many seconds; None: it does not say."""
         chance = self._chance
         now = EPOCH + asyncio.get_running_loop().time()
-        asked = float(chance.randrange(1, 5))
-        header: str | None = f"{asked:.0f}"
+        seconds = float(chance.randrange(1, 5))
+        asked: float | None = seconds
+        header: str | None = f"{seconds:.0f}"
         match fault:
             case "429_long":
                 asked = float(chance.randrange(60, 600))
                 header = f"{asked:.0f}"
             case "429_date":
-                header = format_date(now + asked, chance.choice(DATES))
-                asked -= 1.0  # a date has no fractions
+                header = format_date(now + seconds, chance.choice(DATES))
+                asked = seconds - 1.0  # a date has no fractions
             case "429_zero":
                 header, asked = chance.choice(["0", format_date(now - HOUR_S, DATES[0])]), 0.0
             case "429_garbled":
-                header, asked = chance.choice(["soon", "-3", "1.5", "", "1e3"]), 0.0
+                header, asked = chance.choice(["soon", "-3", "1.5", "", "1e3"]), None
             case "429_silent":
-                header, asked = None, 0.0
+                header, asked = None, None
             case _:
                 pass
         date = format_date(now, DATES[0]) if fault in {"429_date", "429_zero"} else None

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 GRACE_S = 0.01  # between being let through the gate and leaving
@@ -13,8 +13,20 @@ SETTLING_S = 2.0  # an answer may take so long to the disk
 class Witness:
     """Knows when nothing may be sent, and what must go first."""
 
-    def __init__(self, path: Path, wall: Callable[[], float], *, disk_is_well: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wall: Callable[[], float],
+        in_flight: Callable[[], Collection[str]],
+        accepted: Collection[str],
+        *,
+        rate: float,
+        disk_is_well: bool,
+    ) -> None:
         self._path = path
+        self._in_flight = in_flight
+        self._accepted = accepted
+        self._rate = rate
         self._disk_is_well = disk_is_well
         self._deaths = 0
         self._wall = wall
@@ -23,6 +35,8 @@ class Witness:
         self.silent_until = 0.0
         """By the last Retry-After; on the loop's clock."""
         self._asked_at = 0.0
+        self._hush_until = 0.0
+        self._may_read_at = 0.0
         self.closed_since: float | None = None
         """The gate is shut by an operator."""
 
@@ -33,9 +47,17 @@ class Witness:
             self._broken("a request before Retry-After is over")
         if self.closed_since is not None and now > self.closed_since + GRACE_S:
             self._broken("a request through a gate that an operator has shut")
-        if body is None:
-            return
+        if now < self._hush_until:
+            self._broken("a request less than a second after a 429 that named no time")
         db = self._connected()
+        self._balance(db)
+        if body is None:
+            if now < self._may_read_at:
+                self._broken("the fence reads more than a tenth of the limit")
+            self._may_read_at = now + 10.0 / self._rate - GRACE_S
+            return
+        if run_id not in self._in_flight():
+            self._broken(f"a request for {run_id}, which nobody knows to be in flight")
         due = db.execute("SELECT due_at FROM lanes WHERE workflow_run_id = ?", (run_id,)).fetchone()
         if due is not None and due[0] > self._wall() + GRACE_S:
             self._broken(f"a request for {run_id} {due[0] - self._wall():.1f} s before its time")
@@ -50,6 +72,20 @@ class Witness:
         elif mark_of(first[1]) not in json.loads(body).get("metadata", {}):
             self._broken(f"a request for {run_id} passes patch {first[0]} by")
 
+    def trouble_is_over(self, what: str, requests: int, most: float) -> None:
+        """Nothing could be delivered for a while, and so many requests were sent all the same."""
+        if requests > most:
+            self._broken(f"{requests} requests during {what}, where {most:.0f} are plenty")
+
+    def _balance(self, db: sqlite3.Connection) -> None:
+        """Whatever was accepted is there, and counted where it is."""
+        rows = dict(db.execute("SELECT state, count(*) FROM outbox GROUP BY state"))
+        counted = dict(db.execute("SELECT state, n FROM counters WHERE state <> 'snapshots'"))
+        if {state: n for state, n in counted.items() if n} != rows:
+            self._broken(f"the counters say {counted}, the rows {rows}")
+        if sum(rows.values()) < len(self._accepted):
+            self._broken(f"{len(self._accepted)} patches are accepted, {sum(rows.values())} there")
+
     def asked_for_silence(self, seconds: float) -> None:
         """An answer has brought a Retry-After."""
         loop = asyncio.get_running_loop()
@@ -58,9 +94,14 @@ class Witness:
         if self._disk_is_well:
             loop.call_later(SETTLING_S, self._must_outlive, self._deaths)
 
+    def throttled(self) -> None:
+        """A 429 names no time: the second of which it may have counted the end must pass."""
+        self._hush_until = asyncio.get_running_loop().time() + 1.0
+
     def died(self, *, unsettled: bool) -> None:
         """The daemon was killed: of a Retry-After that was not on disk yet nobody knows."""
         self._deaths += 1
+        self._may_read_at = 0.0
         now = asyncio.get_running_loop().time()
         if unsettled or now < self._asked_at + SETTLING_S:
             self.silent_until = min(self.silent_until, now + max(0.0, self._silence_on_disk_s()))

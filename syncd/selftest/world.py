@@ -5,7 +5,7 @@ import json
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from syncd.selftest.store import Life
 from syncd.selftest.vendor import EPOCH, Vendor
 from syncd.selftest.witness import Witness
 from syncd.store import Selection, Store, StoreUnavailable, Verb
+from syncd.store.facts import PAUSED
 
 T = TypeVar("T")
 
@@ -54,28 +55,45 @@ class World:
         self.met: Counter[str] = Counter()
         """What has happened, by name."""
         well = not plan.disk_faults and not plan.rude
-        self.witness = Witness(path, self.wall, disk_is_well=well)
+        self.witness = Witness(
+            path, self.wall, self._in_flight, self.accepted, rate=plan.rate, disk_is_well=well
+        )
         self._chance = random.Random(f"world {plan.seed}")
+        self.boot = 0
+        """Which boot of the machine this is."""
         self._step_s = 0.0
+        self._unseen_s = 0.0
+        """Steps of the clock since a daemon has last run."""
         self._up: Up | None = None
         self._came = asyncio.Event()
         self._died = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._setting_the_clock = asyncio.Lock()
         self._db: sqlite3.Connection | None = None
 
     def wall(self) -> float:
         """The system's clock, as it happens to be set."""
         return EPOCH + asyncio.get_running_loop().time() + self._step_s
 
+    @property
+    def booted_at(self) -> float:
+        """When the machine has booted, by the system's clock as it is set now."""
+        return EPOCH + self._step_s
+
     def comes(self, up: Up) -> None:
         """A daemon runs."""
         self._up = up
+        self.met["start"] += 1
         self._came.set()
+        self._gone.clear()
+        self._unseen_s = 0.0
 
     def goes(self) -> None:
         """It runs no more."""
         self._up = None
         self._came.clear()
         self._died.set()
+        self._gone.set()
 
     def close(self) -> None:
         """Nobody looks or hands in any more."""
@@ -103,11 +121,15 @@ class World:
         while self.plan.pauses:
             up = await self._someone_up()
             with suppress(StoreUnavailable):
-                if await _unless_killed(up, up.store.remember("paused", None)):
+                if await _unless_killed(up, up.store.remember(PAUSED, None)):
                     up.gate.resume()
                     self.witness.closed_since = None
+                    self.met["resume"] += 1
                     return
             await asyncio.sleep(AGAIN_S)
+
+    def _in_flight(self) -> Collection[str]:
+        return self._up.relay.busy if self._up is not None else ()
 
     async def _someone_up(self) -> Up:
         while self._up is None:
@@ -123,8 +145,16 @@ class World:
         await asyncio.sleep(self._chance.uniform(0, half_s))
         setattr(vendor, what, True)
         self.met[what] += 1
-        await asyncio.sleep(self._chance.uniform(min(1.0, half_s), half_s))
+        requests, anew = vendor.requests, self._begun_anew()
+        lasts_s = self._chance.uniform(min(1.0, half_s), half_s)
+        await asyncio.sleep(lasts_s)
         setattr(vendor, what, False)
+        most = plenty(self.plan, lasts_s, self._begun_anew() - anew)
+        self.witness.trouble_is_over(what, vendor.requests - requests, most)
+
+    def _begun_anew(self) -> int:
+        """How often the daemon has had a reason to try at once: operators, reloads, starts."""
+        return sum(self.met[what] for what in ("start", "reload", "pause", "resume", "operation"))
 
     async def _relent(self, vendor: Vendor) -> None:
         """What was refused may be taken later, if an operator tries again."""
@@ -213,6 +243,7 @@ class World:
         run = f"run_{self._chance.randrange(self.plan.runs)}"
 
         selection, still = Selection(run=run), up.relay.standing_still
+        self.met["operation"] += 1
         with suppress(StoreUnavailable):
             self.met[verb] += await _unless_killed(
                 up, up.store.operate_in_steps(verb, selection, still)
@@ -224,7 +255,7 @@ class World:
         while True:
             up = await self._someone_up()
             with suppress(StoreUnavailable):
-                if await _unless_killed(up, up.store.remember("paused", "by an operator")):
+                if await _unless_killed(up, up.store.remember(PAUSED, "by an operator")):
                     break
             await asyncio.sleep(AGAIN_S)
         up.gate.pause()
@@ -254,23 +285,48 @@ class World:
         """The system's clock jumps by an hour, and the daemon follows, or finds it so."""
         await self._some_time()
         step_s = self._chance.choice([-HOUR_S, HOUR_S])
-        self.met["clock step"] += 1
+        if self._chance.random() < 0.5:
+            await self._gone.wait()
+        async with self._setting_the_clock:
+            await self._set_clock(step_s)
+
+    async def _set_clock(self, step_s: float) -> None:
         while True:
             up = self._up
             if up is None:
-                # Put forward while nobody runs, it makes due times come early: nobody can know.
-                self._step_s += min(step_s, 0.0)
+                if self._chance.random() < 0.3:
+                    # Of steps forward before a boot nobody can know: due times come early.
+                    self.boot += 1
+                    step_s = min(step_s, -self._unseen_s)
+                    self.met["boot"] += 1
+                self._step_s += step_s
+                self._unseen_s += step_s
+                self.met["clock step while nobody runs"] += 1
                 return
             with suppress(StoreUnavailable):
                 if await _unless_killed(
-                    up, up.store.move_instants(step_s, lambda: self._follow(step_s))
+                    up, up.store.move_instants(self.booted_at + step_s, self._follow(step_s))
                 ):
                     up.relay.wake()
+                    self.met["clock step"] += 1
                 return
             await asyncio.sleep(AGAIN_S)
 
-    def _follow(self, step_s: float) -> None:
-        self._step_s += step_s
+    def _follow(self, step_s: float) -> Callable[[], None]:
+        def follow() -> None:
+            self._step_s += step_s
+
+        return follow
+
+
+def plenty(plan: Plan, lasts_s: float, anew: int) -> float:
+    """As many requests as nobody would call hammering, for a time in which none succeeds.
+
+    Each beginning until the breaker opens, then a doubling backoff up to its cap. The breaker wants
+    failures of three runs: where fewer are tried, each has its own backoff.
+    """
+    beginning = 30 + 2 * plan.max_in_flight
+    return (1 + anew) * beginning + 3 * (15 + lasts_s / 20)
 
 
 async def _unless_killed(up: Up, work: Coroutine[Any, Any, object]) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from syncd.core.fold import NAME
-from syncd.store.settle import body_of_snapshot, fact
+from syncd.store.facts import LAST_ERROR, PAUSED, fact
+from syncd.store.settle import body_of_snapshot
 
 Row = dict[str, Any]
 LIMIT = 50
@@ -31,7 +32,7 @@ def instant(at: float | None) -> str | None:
 def outbox(db: sqlite3.Connection, now: float) -> Row:
     """The parts of `status` that the database knows."""
     counts: dict[str, int] = dict(db.execute("SELECT state, n FROM counters"))
-    error = fact(db, "last_error")
+    error = fact(db, LAST_ERROR)
     (suspect,) = db.execute("SELECT count(*) FROM suspects").fetchone()
     return {
         "outbox": {
@@ -47,7 +48,7 @@ def outbox(db: sqlite3.Connection, now: float) -> Row:
         },
         "snapshots": {"count": counts["snapshots"]},
         "last_error": _error(error),
-        "paused": fact(db, "paused") is not None,
+        "paused": fact(db, PAUSED) is not None,
     }
 
 

@@ -10,9 +10,7 @@ import zstandard
 from syncd.core.outcome import Blame, Trouble
 from syncd.core.settlement import Dead, Deferred, Delivered, Noted, RunDead, Settlement
 from syncd.store import suspects
-
-CLOSED_UNTIL = "closed_until"  # fact: by Retry-After, as seconds since the epoch
-CLOSED_AT = "closed_at"  # fact: when that was asked for
+from syncd.store.facts import CLOSED_AT, CLOSED_UNTIL, LAST_ERROR, fact, set_fact
 
 _compressor = zstandard.ZstdCompressor(level=1)
 _decompress = zstandard.ZstdDecompressor().decompress
@@ -35,21 +33,7 @@ def settle(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float
             case Delivered() | Noted():
                 pass
         if not isinstance(settlement, Delivered):
-            set_fact(db, "last_error", _as_json(settlement.trouble, now))
-
-
-def set_fact(db: sqlite3.Connection, name: str, value: str | None) -> None:
-    """Remember a small fact beyond this process's life, or forget it."""
-    if value is None:
-        db.execute("DELETE FROM facts WHERE name = ?", (name,))
-    else:
-        db.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
-
-
-def fact(db: sqlite3.Connection, name: str) -> str | None:
-    """A remembered fact."""
-    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return row[0] if row else None
+            set_fact(db, LAST_ERROR, _as_json(settlement.trouble, now))
 
 
 def stay_silent(db: sqlite3.Connection, until: float, now: float) -> None:

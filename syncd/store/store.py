@@ -14,7 +14,18 @@ from syncd.core.patch import Patch
 from syncd.core.schedule import Lane
 from syncd.core.settlement import Settlement
 from syncd.core.suspect import Suspect
-from syncd.store import accept, page, retention, schema, settle, suspects, verbs, watch
+from syncd.store import (
+    accept,
+    facts,
+    instants,
+    page,
+    retention,
+    schema,
+    settle,
+    suspects,
+    verbs,
+    watch,
+)
 from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreError
@@ -44,8 +55,6 @@ class Store:
         self._reader = reader
         self._lock = lock
         self._wall = wall
-        self._steps = 0
-        """Of the system's clock, followed."""
 
     @classmethod
     async def open(
@@ -125,9 +134,19 @@ class Store:
         """Lanes deferred by failures of the server are due now."""
         return await self._writer.atomic(lambda db: settle.recall(db, self._wall()))
 
-    async def begin(self, suspect_s: float) -> bool:
-        """Note that a daemon runs; True if the last one did not stop in order."""
-        return await self._writer.atomic(lambda db: suspects.begin(db, self._wall(), suspect_s))
+    async def begin(self, suspect_s: float, boot: str | None, booted_at: float) -> bool:
+        """Note that a daemon runs; True if the last one did not stop in order.
+
+        `boot`: which boot of the machine this is, None if nobody knows, and when it began by the
+        wall clock. If that is another time than the last daemon has found for the same boot, the
+        clock was stepped since, and due times on disk go along.
+        """
+
+        def work(db: sqlite3.Connection) -> bool:
+            instants.begin(db, self._wall(), boot, booted_at)
+            return suspects.begin(db, self._wall(), suspect_s)
+
+        return await self._writer.atomic(work)
 
     async def stay_silent(self, for_s: float) -> None:
         """The server asks for silence, which a restart must not break."""
@@ -137,18 +156,18 @@ class Store:
 
     async def closed_for_s(self) -> float:
         """Seconds for which the server's last Retry-After still asks for silence."""
-        text = await self._reader.run(lambda db: settle.fact(db, settle.CLOSED_UNTIL))
+        text = await self._reader.run(lambda db: facts.fact(db, facts.CLOSED_UNTIL))
         return max(0.0, float(text or 0.0) - self._wall())
 
-    async def move_instants(self, step_s: float, follow: Callable[[], None]) -> None:
-        """The wall clock is stepped: due times on disk go along.
+    async def move_instants(self, booted_at: float, follow: Callable[[], None]) -> None:
+        """The wall clock is stepped, and now has it that the machine has booted then.
 
-        `follow` steps the clock itself, before anything else is written by it.
+        Due times on disk go along. `follow` steps the clock itself, before anything else is
+        written by it.
         """
 
         def step(db: sqlite3.Connection) -> None:
-            transaction(db, lambda db: suspects.move_instants(db, step_s, self._steps + 1))
-            self._steps += 1
+            transaction(db, lambda db: instants.move(db, booted_at))
             follow()
 
         await self._writer.run(step)
@@ -215,7 +234,7 @@ class Store:
 
     async def remember(self, name: str, value: str | None) -> None:
         """Keep a small fact beyond this process's life; None forgets it."""
-        await self._writer.atomic(lambda db: settle.set_fact(db, name, value))
+        await self._writer.atomic(lambda db: facts.set_fact(db, name, value))
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield when a transaction of any process, this one included, has been committed."""

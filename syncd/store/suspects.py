@@ -7,10 +7,8 @@ from typing import Any
 
 from syncd.core.fold import Waiting
 from syncd.core.suspect import Suspect
+from syncd.store.facts import RUNNING, UNCLEAN, fact, set_fact
 
-UNCLEAN = "unclean"  # fact: JSON {"until", "upto_id"}: what was in flight at an unclean stop
-RUNNING = "running"  # fact: a daemon has started and not stopped in order
-STEPS = "steps"  # fact: steps of the clock that this daemon has followed
 MOST = 1000  # patches of one run that are looked at
 
 
@@ -75,73 +73,36 @@ def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:
     Then whatever waits may have been in flight, and the first delivery to each such run makes it
     suspect for as long as a request of the old daemon may live.
     """
-    # If the clock was put back while nobody ran, nothing may wait for a time that is far off.
-    db.execute("UPDATE lanes SET due_at = ?1 WHERE failed_at > ?1", (now,))
+    # A clock that was put back while nobody ran makes nobody wait for longer.
     db.execute("UPDATE suspects SET due_at = ?1 WHERE due_at > ?1", (now + suspect_s,))
-    back_s = float(_fact(db, "closed_at") or 0.0) - now
-    if back_s > 0:
-        _move_silence(db, -back_s)
-    db.execute("DELETE FROM facts WHERE name = ?", (STEPS,))
-    unclean = _fact(db, RUNNING) is not None
+    unclean = fact(db, RUNNING) is not None
     if unclean:
         upto_id = db.execute("SELECT max(id) FROM outbox").fetchone()[0] or 0
         value = json.dumps({"until": now + suspect_s, "upto_id": upto_id})
-        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (UNCLEAN, value))
-    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (RUNNING, str(now)))
+        set_fact(db, UNCLEAN, value)
+    set_fact(db, RUNNING, str(now))
     return unclean
-
-
-def move_instants(db: sqlite3.Connection, step_s: float, nth: int) -> None:
-    """The clock has been stepped: what is to happen happens as long from now as before.
-
-    `nth`: which step of this daemon's life it is. A commit that seemed to fail may have reached
-    the disk; what was moved is not moved again.
-    """
-    if _fact(db, STEPS) == str(nth):
-        return
-    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (STEPS, str(nth)))
-    db.execute("UPDATE lanes SET due_at = due_at + ?1, failed_at = failed_at + ?1", (step_s,))
-    db.execute("UPDATE suspects SET due_at = due_at + ?", (step_s,))
-    _move_silence(db, step_s)
-    text = _fact(db, UNCLEAN)
-    if text is not None:
-        unclean = json.loads(text)
-        unclean["until"] += step_s
-        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (UNCLEAN, json.dumps(unclean)))
 
 
 def end(db: sqlite3.Connection) -> None:
     """A daemon stops in order: nothing of it is in flight."""
-    db.execute("DELETE FROM facts WHERE name = ?", (RUNNING,))
+    set_fact(db, RUNNING, None)
 
 
 def delivered_after_unclean_stop(
     db: sqlite3.Connection, now: float, firsts: Collection[tuple[str, int]]
 ) -> None:
     """First deliveries (run, oldest patch) while a dead daemon's requests may still be alive."""
-    text = _fact(db, UNCLEAN)
+    text = fact(db, UNCLEAN)
     if text is None:
         return
     unclean = json.loads(text)
     if now > unclean["until"]:
-        db.execute("DELETE FROM facts WHERE name = ?", (UNCLEAN,))
+        set_fact(db, UNCLEAN, None)
         return
     for run, oldest in firsts:
         if oldest <= unclean["upto_id"]:
             add(db, run, unclean["until"], oldest, unclean["upto_id"])
-
-
-def _move_silence(db: sqlite3.Connection, step_s: float) -> None:
-    db.execute(
-        "UPDATE facts SET value = CAST(value AS REAL) + ?"
-        " WHERE name IN ('closed_until', 'closed_at')",
-        (step_s,),
-    )
-
-
-def _fact(db: sqlite3.Connection, name: str) -> str | None:
-    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(row[0])
 
 
 def _delivered_since(db: sqlite3.Connection, run: str, since_id: int) -> list[Waiting]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from syncd.store.settle import set_fact
+from syncd.store.facts import PAUSED, set_fact
 from tests.benchmarks import machine, stand
 from tests.benchmarks.figure import Figure, figure
 from tests.benchmarks.rows import Row, rows
@@ -65,7 +65,7 @@ def paused(folder: Path) -> Daemon:
     daemon = Daemon(folder, NOWHERE, delivery=dict(stand.FAST), log={"level": "warning"})
     stand.create(daemon.database)
     with closing(sqlite3.connect(daemon.database)) as db, db:
-        set_fact(db, "paused", "true")
+        set_fact(db, PAUSED, "true")
     return daemon.start()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from syncd.store.settle import set_fact
+from syncd.store.facts import PAUSED, set_fact
 from tests.benchmarks import machine, stand
 from tests.benchmarks.figure import Figure, figure
 from tests.benchmarks.rows import rows
@@ -84,4 +84,4 @@ def _delivering(daemon: Daemon, scale: Scale) -> Iterator[Figure]:
 
 def _pause(daemon: Daemon, *, paused: bool) -> None:
     with closing(sqlite3.connect(daemon.database)) as db, db:
-        set_fact(db, "paused", "true" if paused else None)
+        set_fact(db, PAUSED, "true" if paused else None)

@@ -143,7 +143,7 @@ async def on_stage(
     wall = lambda: EPOCH + loop.time()  # noqa: E731
     connect = connect or connecting(Life(random.Random(5), 0.0))
     store = await Store.open(path, wall, connect=cast("Any", connect))
-    await store.begin(2 * TIMEOUT_S)
+    await store.begin(2 * TIMEOUT_S, "boot", EPOCH)
     gate = Gate(
         Limits(rate, in_flight, BASE_S, CAP_S),
         loop.time,

@@ -385,13 +385,14 @@ async def test_a_clock_that_is_put_back_delays_nothing(tmp_path: Path) -> None:
     wall = Wall(lambda: system, lambda: steady)
     store = await Store.open(tmp_path / "syncd.db", wall)
     trouble = Trouble(Blame.SERVER, "http_500", "not now")
+    await store.begin(60.0, "boot", wall.booted_at)
     await store.accept([Patch("run", "name")])
     await store.settle([Deferred("run", wall() + 30.0, 1, (1,), trouble)])
 
     system, steady = system - 3600.0 + 31.0, steady + 31.0
     before = (await store.page(Cursor(), (), 10)).lanes
     step_s = wall.stepped()
-    await store.move_instants(step_s, partial(wall.follow, step_s))
+    await store.move_instants(wall.booted_at + step_s, partial(wall.follow, step_s))
     after = (await store.page(Cursor(), (), 10)).lanes
     await store.close()
 

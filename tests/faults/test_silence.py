@@ -8,12 +8,14 @@ import pytest
 from stores import NOON, Wall, opened
 
 from syncd.core.outcome import Blame, Trouble
+from syncd.core.patch import Patch
 from syncd.core.settlement import Deferred
 from syncd.selftest.disk import fallibly
-from syncd.store import Store, StoreUnavailable
+from syncd.store import Cursor, Store, StoreUnavailable
 from syncd.store.connection import Connection
 
 HOUR_S = 3600.0
+BOOTED_AT = NOON - 5000.0
 BUSY = Trouble(Blame.SERVER, "http_429", "slow down")
 
 
@@ -34,13 +36,34 @@ async def test_a_shorter_silence_does_not_end_a_longer_one(tmp_path: Path) -> No
 async def test_a_clock_put_back_while_nobody_runs_does_not_prolong_it(tmp_path: Path) -> None:
     wall = Wall()
     async with opened(tmp_path / "syncd.db", wall) as store:
-        await store.begin(60.0)
+        await store.begin(60.0, "boot", BOOTED_AT)
         await store.settle([deferred("run_1", NOON, 30.0)])
     wall.now = NOON - HOUR_S
     async with opened(tmp_path / "syncd.db", wall) as store:
-        await store.begin(60.0)
+        await store.begin(60.0, "another boot", BOOTED_AT)
 
         assert await store.closed_for_s() == 30.0
+
+
+@pytest.mark.parametrize("step_s", [-HOUR_S, HOUR_S])
+async def test_a_step_while_nobody_runs_shows_within_one_boot_of_the_machine(
+    tmp_path: Path, step_s: float
+) -> None:
+    """By the clock the boot began at another time: silence and backoff last as long as before."""
+    wall = Wall()
+    async with opened(tmp_path / "syncd.db", wall) as store:
+        await store.begin(60.0, "boot", BOOTED_AT)
+        await store.accept([Patch("run_1", "name")])
+        await store.settle([deferred("run_1", NOON, 30.0)])
+    wall.now += 10.0 + step_s
+    async with opened(tmp_path / "syncd.db", wall) as store:
+        await store.begin(60.0, "boot", BOOTED_AT + step_s)
+
+        assert await store.closed_for_s() == 20.0
+        wall.now += 19.9
+        assert (await store.page(Cursor(), (), 10)).lanes == []
+        wall.now += 0.2
+        assert [lane.run for lane in (await store.page(Cursor(), (), 10)).lanes] == ["run_1"]
 
 
 async def test_instants_follow_a_step_once_even_if_its_commit_seemed_to_fail(
@@ -61,14 +84,14 @@ async def test_instants_follow_a_step_once_even_if_its_commit_seemed_to_fail(
         wall.now += HOUR_S
 
     store = await Store.open(tmp_path / "syncd.db", wall, connect=connect)
-    await store.begin(60.0)
+    await store.begin(60.0, "boot", BOOTED_AT)
     await store.settle([deferred("run_1", NOON, 30.0)])
     failing = True
     with pytest.raises(StoreUnavailable):
-        await store.move_instants(HOUR_S, follow)
-    await store.move_instants(HOUR_S, follow)
+        await store.move_instants(BOOTED_AT + HOUR_S, follow)
+    await store.move_instants(BOOTED_AT + HOUR_S, follow)
 
     assert await store.closed_for_s() == 30.0
-    await store.move_instants(HOUR_S, follow)  # another step is another step
+    await store.move_instants(BOOTED_AT + 2 * HOUR_S, follow)  # another step is another step
     assert (wall.now, await store.closed_for_s()) == (NOON + 2 * HOUR_S, 30.0)
     await store.close()

@@ -23,7 +23,7 @@ from stores import dead, delivered, fill, insert, opened, rows, states
 from syncd.control import MAX_BODY_BYTES, Control
 from syncd.errors import SyncdError
 from syncd.store import read
-from syncd.store.settle import fact
+from syncd.store.facts import PAUSED, fact
 
 
 @dataclass(slots=True)
@@ -362,7 +362,7 @@ async def test_a_pause_outlives_the_daemon_and_so_does_its_end(tmp_path: Path) -
         assert await asking.post("/pause") == {"paused": True}
         assert it.gate.paused
     async with opened(path) as store:
-        assert await store.read(lambda db: fact(db, "paused")) is not None
+        assert await store.read(lambda db: fact(db, PAUSED)) is not None
         assert (await store.read(lambda db: read.outbox(db, 0.0)))["paused"] is True
     async with (
         sandboxed() as sandbox,
@@ -372,7 +372,7 @@ async def test_a_pause_outlives_the_daemon_and_so_does_its_end(tmp_path: Path) -
         assert await asking.post("/resume") == {"paused": False}
         assert not it.gate.paused
     async with opened(path) as store:
-        assert await store.read(lambda db: fact(db, "paused")) is None
+        assert await store.read(lambda db: fact(db, PAUSED)) is None
 
 
 async def test_while_paused_patches_are_taken_in_and_delivered_after(tmp_path: Path) -> None:

@@ -271,12 +271,12 @@ async def test_what_the_vendor_says_is_kept_whatever_it_says(store: Store) -> No
 
 
 async def test_facts_are_remembered_and_forgotten(store: Store) -> None:
-    from syncd.store.settle import fact
+    from syncd.store.facts import PAUSED, fact
 
-    await store.remember("paused", "by an operator")
-    assert await store.read(lambda db: fact(db, "paused")) == "by an operator"
-    await store.remember("paused", None)
-    assert await store.read(lambda db: fact(db, "paused")) is None
+    await store.remember(PAUSED, "by an operator")
+    assert await store.read(lambda db: fact(db, PAUSED)) == "by an operator"
+    await store.remember(PAUSED, None)
+    assert await store.read(lambda db: fact(db, PAUSED)) is None
 
 
 async def test_settling_nothing_is_nothing(store: Store) -> None:

@@ -1,17 +1,18 @@
 """Bugs, planted: each breaks one promise in a way that the simulation must notice."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from syncd import fence, gate, lanes, relay, settler
-from syncd.core import breaker, fold, outcome, pace, schedule, settlement, window
+from syncd.core import backoff, breaker, fold, outcome, pace, schedule, settlement, window
 from syncd.core.answer import Run
 from syncd.core.outcome import Blame, Confirmed, Refused, Unavailable
 from syncd.core.settlement import Dead
-from syncd.store import StoreUnavailable, page, schema, settle, suspects, verbs
+from syncd.store import StoreUnavailable, facts, instants, page, schema, settle, suspects, verbs
 
 Patch = pytest.MonkeyPatch
 
@@ -133,7 +134,7 @@ def shorten_the_silence(bug: Patch) -> None:
     real = settle.stay_silent
 
     def shortened(db: Any, until: float, now: float) -> None:
-        settle.set_fact(db, settle.CLOSED_UNTIL, None)
+        facts.set_fact(db, facts.CLOSED_UNTIL, None)
         real(db, until, now)
 
     bug.setattr(settle, "stay_silent", shortened)
@@ -180,7 +181,49 @@ def reload_breaks_the_silence(bug: Patch) -> None:
 
 def ignore_the_clock(bug: Patch) -> None:
     """What was due in a minute is due in an hour and a minute."""
-    bug.setattr(suspects, "move_instants", lambda db, step_s, nth: None)
+    bug.setattr(instants, "move", lambda db, booted_at: None)
+
+
+def do_not_see_a_step_while_nobody_runs(bug: Patch) -> None:
+    """Each daemon believes that the machine has booted anew."""
+    begin = instants.begin
+    boots = itertools.count()
+    bug.setattr(
+        instants,
+        "begin",
+        lambda db, now, boot, booted_at: begin(db, now, f"boot {next(boots)}", booted_at),
+    )
+
+
+def call_a_cut_drain_clean(bug: Patch) -> None:
+    """Answers that were not waited for are forgotten at the stop."""
+    none = property(lambda self: 0, lambda self, requests: None)
+    bug.setattr(relay.Relay, "cut", none, raising=False)
+
+
+def try_again_at_once(bug: Patch) -> None:
+    """Failures in a row make nobody wait."""
+    bug.setattr(backoff, "delay", lambda *arguments, **limits: 0.0)
+
+
+def probe_at_once(bug: Patch) -> None:
+    """A service that is down is asked all the time whether it is up."""
+    bug.setattr(backoff, "patient", lambda *arguments, **limits: 0.0)
+
+
+def never_break(bug: Patch) -> None:
+    """Each lane finds out by itself that the service is down."""
+    bug.setattr(breaker, "STREAK", 10**9)
+
+
+def go_on_after_an_unspecific_429(bug: Patch) -> None:
+    """Too fast, but it did not say how long."""
+    bug.setattr(gate, "UNASKED_PAUSE_S", 0.0)
+
+
+def read_back_without_end(bug: Patch) -> None:
+    """The fence takes as much of the limit as it can get."""
+    bug.setattr(fence, "SHARE", 10.0)
 
 
 def give_up_on_a_full_disk(bug: Patch) -> None:
@@ -285,6 +328,13 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     go_before_the_time,
     sleep_through_lost_wakes,
     do_not_hear_a_pause,
+    do_not_see_a_step_while_nobody_runs,
+    call_a_cut_drain_clean,
+    try_again_at_once,
+    probe_at_once,
+    never_break,
+    go_on_after_an_unspecific_429,
+    read_back_without_end,
     reload_breaks_the_silence,
     reload_leaves_the_limit,
     ignore_the_clock,

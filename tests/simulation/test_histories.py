@@ -31,6 +31,7 @@ HAPPENINGS = (
     *("outage", "wrong_token", "401", "late after a kill", "clock step", "reload", "pause"),
     *("retry", "discard", "hold", "release", "rows by SQL", "locked by a producer"),
     *("database is locked", "disk I/O error", "database or disk is full"),
+    *("killed at its start", "killed at its stop", "clock step while nobody runs", "boot"),
     *("disk I/O error, yet committed", "producers told to try again"),
 )
 
