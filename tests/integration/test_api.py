@@ -243,7 +243,93 @@ async def test_connections_are_used_again() -> None:
     assert connections == 1
 
 
+HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+STRAY = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n"unasked'
+
+
+async def test_what_nobody_has_asked_for_is_nobodys_answer() -> None:
+    """A server that answers twice: whoever comes next on that connection would get the second."""
+    stray = asyncio.Event()
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n{}")
+            writer.write(HELLO)
+            await stray.wait()
+            writer.write(STRAY)
+            await reader.readuntil(b"\r\n\r\n{}")
+
+    async with talking(talk) as url, client(url) as it:
+        first = await it.update("r", b"{}")
+        stray.set()
+        ((idle, _),) = next(iter(it._connector._conns.values()))
+        async with asyncio.timeout(5.0):
+            while not idle.should_close:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        second = await it.update("r", b"{}")
+
+    assert isinstance(first, Reply)
+    assert isinstance(second, Reply)
+    assert (first.body, second.body) == (b"{}", b"{}")
+    assert connections == 2
+
+
+async def test_two_answers_at_once_are_the_last_on_their_connection() -> None:
+    async with talking(saying(HELLO + STRAY, then_hold=True)) as url, client(url) as it:
+        answers = [await it.update("r", b"{}") for _ in range(2)]
+
+    assert [answer.body for answer in answers if isinstance(answer, Reply)] == [b"{}", b"{}"]
+
+
 # What it takes for an answer
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n",
+    ],
+)
+async def test_what_is_said_before_the_answer_is_not_the_answer(before: bytes) -> None:
+    async with talking(saying(before, HELLO)) as url, client(url) as it:
+        reply = await it.update("r", b"{}")
+
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.body) == (200, b"{}")
+
+
+async def test_an_answer_that_ends_with_its_connection_is_whole() -> None:
+    async with talking(saying(b"HTTP/1.1 200 OK\r\n\r\n{", b"}")) as url, client(url) as it:
+        reply = await it.update("r", b"{}")
+
+    assert isinstance(reply, Reply)
+    assert reply.body == b"{}"
+
+
+async def test_an_answer_that_the_timeout_ends_is_not_whole() -> None:
+    """Cut off at the deadline it looks like one that ends with its connection."""
+    refused = await no_reply(saying(b"HTTP/1.1 200 OK\r\n\r\n{}", then_hold=True), timeout_s=0.1)
+
+    assert (refused.cause, refused.ambiguous) == ("timeout", True)
+
+
+async def test_a_connection_that_does_not_come_about_in_time_is_not_ambiguous() -> None:
+    """A backlog that is full: the handshake is never answered."""
+    with socket.socket() as full, socket.socket() as first:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        first.connect(full.getsockname())
+        port = full.getsockname()[1]
+        async with client(f"http://127.0.0.1:{port}", timeout_s=0.2) as it:
+            refused = await it.update("r", b"{}")
+
+    assert isinstance(refused, NoReply)
+    assert (refused.cause, refused.ambiguous) == ("connect", False)
+    assert "0.2 s" in refused.message
 
 
 async def test_what_the_headers_tell_is_kept() -> None:
