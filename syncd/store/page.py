@@ -1,16 +1,16 @@
-"""Reading what waits, a page of lanes at a time, so that memory does not grow with the backlog."""
+"""Walking what waits, a page of lanes at a time, so that memory does not grow with the backlog."""
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from syncd.core.fold import MAX_BODY_METADATA, MAX_MEMBERS, Waiting
+import orjson
+
 from syncd.core.schedule import Lane
+from syncd.store.lane import TOP, is_readable, load_lanes
 
-LANE_BYTES = 2 * MAX_BODY_METADATA  # more of one lane than a request can carry is not held
-TOP = (1 << 63) - 1  # above every priority
-REPLACED = "\ufffd"  # what bytes that are not UTF-8 are read as
+STRIDE = 512  # patches walked by one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +55,25 @@ def page(
     arrived: dict[str, int] = {}
     met = {lane.run for lane in lanes}
     unreadable: list[int] = []
+    onward, at_the_end = _onward(db, cursor), False
     exhausted = len(lanes) < limit  # else there may be more that are due
-    for row_id, run, priority in _onward(db, cursor):
-        if len(lanes) >= limit:
-            exhausted = False
-            break
-        cursor = Cursor(priority, row_id, cursor.seen_id)
-        if not _is_readable(db, row_id, run):
-            unreadable.append(row_id)
-        elif run in held:
-            arrived[run] = max(priority, arrived.get(run, priority))
-        elif run not in met:
-            met.add(run)
-            lane = load_lane(db, run)
-            if lane is not None and not lane.troubled:
-                lanes.append(lane)
-    return Page(lanes, arrived, cursor, exhausted, unreadable, empty, due)
+    while len(lanes) < limit and not at_the_end:
+        room, fresh = limit - len(lanes), []
+        for row_id, run, priority in onward:
+            cursor = Cursor(priority, row_id, cursor.seen_id)
+            if not is_readable(db, row_id, run):
+                unreadable.append(row_id)
+            elif run in held:
+                arrived[run] = max(priority, arrived.get(run, priority))
+            elif run not in met:
+                met.add(run)
+                fresh.append(run)
+                if len(fresh) == room:
+                    break
+        else:
+            at_the_end = True
+        lanes += [lane for lane in load_lanes(db, fresh) if not lane.troubled]
+    return Page(lanes, arrived, cursor, exhausted and at_the_end, unreadable, empty, due)
 
 
 def _due(
@@ -78,76 +81,40 @@ def _due(
 ) -> tuple[list[Lane], list[str]]:
     lanes: list[Lane] = []
     empty: list[str] = []
-    for (run,) in db.execute(
-        "SELECT workflow_run_id FROM lanes WHERE due_at <= ? ORDER BY due_at", (now,)
-    ):
-        if len(lanes) >= limit:
-            break
-        if run in held:
-            continue
-        lane = load_lane(db, run)
-        if lane is None:
-            empty.append(run)
-        else:
-            lanes.append(lane)
+    due = (
+        run
+        for (run,) in db.execute(
+            "SELECT workflow_run_id FROM lanes WHERE due_at <= ? ORDER BY due_at", (now,)
+        )
+        if run not in held
+    )
+    while asked := list(islice(due, limit - len(lanes))):
+        found = load_lanes(db, asked)
+        lanes += found
+        there = {lane.run for lane in found}
+        empty += [run for run in asked if run not in there]
     return lanes, empty
 
 
 def _onward(db: sqlite3.Connection, cursor: Cursor) -> Iterator[tuple[int, str, int]]:
+    """What waits behind the cursor, in sending order: id, run, priority."""
     # Two steps instead of one OR, so that each starts where it should in the index.
-    yield from db.execute(
+    same, lower = "priority = ? AND id > ? ORDER BY id", "priority < ? ORDER BY priority DESC, id"
+    priority, upto_id = cursor.priority, cursor.id
+    while some := _some(db, same, priority, upto_id) or _some(db, lower, priority):
+        yield from some
+        upto_id, _, priority = some[-1]
+
+
+def _some(db: sqlite3.Connection, where: str, *bound: int) -> list[tuple[int, str, int]]:
+    (found,) = db.execute(
+        "SELECT json_group_array(json_array(id, workflow_run_id, priority)) FROM ("
         "SELECT id, workflow_run_id, priority FROM outbox"
-        " WHERE state = 'pending' AND priority = ? AND id > ? ORDER BY id",
-        (cursor.priority, cursor.id),
-    )
-    yield from db.execute(
-        "SELECT id, workflow_run_id, priority FROM outbox"
-        " WHERE state = 'pending' AND priority < ? ORDER BY priority DESC, id",
-        (cursor.priority,),
-    )
-
-
-def load_lane(db: sqlite3.Connection, run: str) -> Lane | None:
-    """The lane of a run as it stands in the outbox; None if nothing of it waits."""
-    waiting: list[Waiting] = []
-    size, more, priority = 0, False, -TOP - 1
-    failures: int | None = None
-    # One statement: at each this thread gives up the interpreter's lock, and waits to get it back.
-    for row in db.execute(
-        "SELECT id, name, metadata, created_at, leaves_out, priority,"
-        "       (SELECT failures FROM lanes WHERE workflow_run_id = ?1)"
-        "  FROM outbox WHERE stretch IN stretches AND workflow_run_id = ?1 AND state = 'pending'"
-        " ORDER BY stretch, id LIMIT ?2",
-        (run, MAX_MEMBERS + 1),
-    ):
-        if len(waiting) == MAX_MEMBERS or size > LANE_BYTES:
-            more = True
-            break
-        leaves_out = frozenset(json.loads(row[4])) if row[4] else frozenset()
-        readable = _is_readable(db, row[0], row[1], row[2])
-        waiting.append(Waiting(row[0], row[1], row[2], row[3], leaves_out, readable))
-        size += len(row[2] or "") + len(row[1] or "")
-        priority, failures = max(priority, row[5]), row[6]
-    if not waiting:
-        return None
-    return Lane(run, priority, waiting, failures or 0, troubled=failures is not None, more=more)
-
-
-def _is_readable(db: sqlite3.Connection, patch_id: int, *texts: str | None) -> bool:
-    """Whether a patch's text, read as `texts`, is UTF-8: bytes that are not read as U+FFFD."""
-    if not any(text is not None and REPLACED in text for text in texts):
-        return True
-    row = db.execute(
-        "SELECT CAST(workflow_run_id AS BLOB), CAST(name AS BLOB), CAST(metadata AS BLOB)"
-        "  FROM outbox WHERE id = ?",
-        (patch_id,),
+        f" WHERE state = 'pending' AND {where} LIMIT {STRIDE})",
+        bound,
     ).fetchone()
-    try:
-        for value in row:
-            (value or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    rows: list[tuple[int, str, int]] = orjson.loads(found)
+    return rows
 
 
 def _with_arrivals(db: sqlite3.Connection, cursor: Cursor) -> Cursor:

@@ -29,6 +29,7 @@ from syncd.store import (
 from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreError
+from syncd.store.lane import load_lane
 from syncd.store.page import Cursor, Page
 from syncd.store.retention import Swept
 from syncd.store.verbs import Selection, Touched, Verb
@@ -124,7 +125,7 @@ class Store:
 
     async def lane(self, run: str) -> Lane | None:
         """The lane of one run as it stands now, in trouble or not."""
-        return await self._reader.run(lambda db: page.load_lane(db, run))
+        return await self._reader.run(lambda db: load_lane(db, run))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Settle a group of answers, at most one for each run, in one commit."""

@@ -27,7 +27,7 @@ from stores import (
 from syncd.core.fold import MAX_BODY_METADATA, MAX_MEMBERS
 from syncd.core.patch import Patch
 from syncd.store import Cursor, Selection, Store, page
-from syncd.store.page import LANE_BYTES
+from syncd.store.lane import LANE_BYTES
 
 NOBODY: frozenset[str] = frozenset()
 

@@ -11,8 +11,9 @@ from stores import NOON, dead, delivered
 
 from syncd.core.fold import Fold, fold
 from syncd.core.patch import Patch
-from syncd.store import Selection, accept, page, schema, settle, verbs
+from syncd.store import Selection, accept, schema, settle, verbs
 from syncd.store.connection import transaction
+from syncd.store.lane import load_lane
 
 
 class Desk:
@@ -45,7 +46,7 @@ class Desk:
             )
 
     def send(self) -> None:
-        lane = page.load_lane(self.db, "r")
+        lane = load_lane(self.db, "r")
         if self.out is None and lane is not None:
             self.out = fold(lane.waiting)
 

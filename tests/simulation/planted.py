@@ -12,7 +12,17 @@ from syncd.core import backoff, breaker, fold, outcome, pace, schedule, settleme
 from syncd.core.answer import Run
 from syncd.core.outcome import Blame, Confirmed, Refused, Unavailable
 from syncd.core.settlement import Dead
-from syncd.store import StoreUnavailable, facts, instants, page, schema, settle, suspects, verbs
+from syncd.store import (
+    StoreUnavailable,
+    facts,
+    instants,
+    lane,
+    page,
+    schema,
+    settle,
+    suspects,
+    verbs,
+)
 
 Patch = pytest.MonkeyPatch
 
@@ -80,15 +90,14 @@ def _metadata(request_body: bytes) -> Any:
 
 def newest_first(bug: Patch) -> None:
     """A lane is read from its newest patch on."""
-    load = page.load_lane
+    read = lane._lane
 
-    def reversed_lane(db: Any, run: str) -> Any:
-        lane = load(db, run)
-        if lane is not None:
-            lane.waiting.reverse()
-        return lane
+    def reversed_lane(*found: Any) -> Any:
+        it = read(*found)
+        it.waiting.reverse()
+        return it
 
-    bug.setattr(page, "load_lane", reversed_lane)
+    bug.setattr(lane, "_lane", reversed_lane)
 
 
 def two_at_once(bug: Patch) -> None:
@@ -142,15 +151,14 @@ def shorten_the_silence(bug: Patch) -> None:
 
 def go_before_the_time(bug: Patch) -> None:
     """A new patch brings its whole lane back, backoff or not."""
-    load = page.load_lane
+    read = lane._lane
 
-    def carefree(db: Any, run: str) -> Any:
-        lane = load(db, run)
-        if lane is not None:
-            lane.troubled = False
-        return lane
+    def carefree(*found: Any) -> Any:
+        it = read(*found)
+        it.troubled = False
+        return it
 
-    bug.setattr(page, "load_lane", carefree)
+    bug.setattr(lane, "_lane", carefree)
 
 
 def sleep_through_lost_wakes(bug: Patch) -> None:
