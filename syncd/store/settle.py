@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+import orjson
 import zstandard
 
 from syncd.core.outcome import Blame, Trouble
@@ -65,7 +66,7 @@ def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float)
         db.execute(
             "SELECT workflow_run_id, last_patch_id FROM snapshots"
             " WHERE workflow_run_id IN (SELECT value FROM json_each(?))",
-            (json.dumps([one.run.id for one in delivered]),),
+            (orjson.dumps([one.run.id for one in delivered]).decode(),),
         ).fetchall()
     )
     chain = []
@@ -83,7 +84,7 @@ def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float)
         "       previous_id = sent.value ->> 1"
         "  FROM json_each(?2) AS sent"
         " WHERE outbox.id = sent.value ->> 0 AND outbox.state = 'pending'",
-        (now, json.dumps(chain)),
+        (now, orjson.dumps(chain).decode()),
     )
     # One call and one statement for all: at each that there is, this thread gives up the
     # interpreter's lock, and has to wait for the event loop to get it back.
@@ -133,7 +134,7 @@ def _snapshot_row(one: Delivered, body: bytes, now: float) -> tuple[object, ...]
         run.status,
         run.name,
         run.metadata,
-        json.dumps(one.patch_ids),
+        orjson.dumps(one.patch_ids).decode(),
         one.patch_ids[-1],
         body,
     )
