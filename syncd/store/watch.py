@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asyncinotify import Inotify, Mask
 
-SOON_S = 0.005  # between looks while a commit may be under way: at first …
+SOON_S = 0.005  # between looks while a commit may be under way: at least, and at first …
 LATER_S = 0.08  # … and at last, the longer ago the last write to the log was, …
 ALERT_S = 1.0  # … for so long after it: an fsync may take its time
 IDLE_S = 1.0  # between looks otherwise: a sync of a busy disk may take longer still
@@ -23,7 +23,7 @@ async def changes(database: Path, version: Callable[[], Awaitable[int]]) -> Asyn
     """
     loop = asyncio.get_running_loop()
     seen = await version()
-    written = loop.time()  # for all we know: a commit may be under way already
+    looked = written = loop.time()  # for all we know: a commit may be under way already
     with ExitStack() as stack:
         inotify = _watching(Path(f"{database}-wal"), stack)
         yield  # for what came before anybody watched
@@ -39,6 +39,10 @@ async def changes(database: Path, version: Callable[[], Awaitable[int]]) -> Asyn
                         written = loop.time()
             except TimeoutError:
                 pass
+            # Each page that goes to the log is an event: a busy daemon would do little but look.
+            if (early_s := looked + SOON_S - loop.time()) > 0:
+                await asyncio.sleep(early_s)
+            looked = loop.time()
             now = await version()
             if now != seen:
                 seen = now
