@@ -6,8 +6,8 @@ HTTP on a unix socket, for the `syncd` command only. Who may connect is the sock
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,25 +19,31 @@ from syncd.core.patch import Invalid, Patch, parse
 from syncd.errors import SyncdError
 from syncd.gate import Gate
 from syncd.relay import Relay
-from syncd.store import Place, Selection, Store, StoreUnavailable, Verb, read
+from syncd.store import Place, Query, Selection, Store, StoreUnavailable, Verb, read
 from syncd.store.facts import PAUSED
 
 log = structlog.get_logger()
 
 MAX_BODY_BYTES = 1 << 20
+MAX_READERS = 8  # answers of many rows at once; each has a connection to the database
+QUEUE_S = 4.0  # for one of them; the command waits for five
+ALIVE_EVERY_S = 1.0  # an empty line tells a command that a search goes on
+STALLED_S = 600.0  # that a reader may leave a part of an answer lying, as `less` does
+NDJSON = "application/x-ndjson"
 VERBS = ("retry", "discard", "hold", "release")
 Status = Callable[[], Awaitable[dict[str, Any]]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """Answers on the control socket. Every request is short; none outlives the daemon's stop."""
+    """Answers on the control socket: many rows in parts. No answer outlives the daemon's stop."""
 
     def __init__(self, store: Store, relay: Relay, gate: Gate, status: Status) -> None:
         self._store = store
         self._relay = relay
         self._gate = gate
         self._status = status
+        self._readers = asyncio.Semaphore(MAX_READERS)
 
     async def listen(self, path: Path, stack: AsyncExitStack) -> None:
         """Listen until `stack` is closed. Raises SyncdError if the path is taken or not ours."""
@@ -73,45 +79,79 @@ class Control:
     async def _get_status(self, _: web.Request) -> web.Response:
         return _json(await self._status())
 
-    async def _read(self, request: web.Request) -> web.Response:
+    async def _read(self, request: web.Request) -> web.StreamResponse:
         ask = request.query
         now = self._store.now()
         in_flight = self._relay.in_flight
+        row: object
         match request.match_info["what"]:
             case "patches":
                 wanted = {name: ask.get(name) for name in ("state", "run", "batch")}
-                limit = _whole(ask.get("limit"), read.LIMIT)
-                rows = await self._store.read(
-                    lambda db: list(
-                        read.patches(db, now, **wanted, limit=limit, in_flight=in_flight)
-                    )
+                limit = _limit(ask.get("limit"), read.LIMIT)
+                return await self._stream(
+                    request,
+                    lambda db: read.patches(db, now, **wanted, limit=limit, in_flight=in_flight),
                 )
             case "patch":
                 patch_id = _whole(ask.get("id"), 0)
-                rows = _found(
+                row = _found(
                     await self._store.read(lambda db: read.patch(db, patch_id, in_flight)),
                     f"no patch {patch_id} in the outbox",
                 )
             case "snapshot":
                 run = ask.get("run", "")
-                rows = _found(
+                row = _found(
                     await self._store.read(lambda db: read.snapshot(db, run)),
                     f"no snapshot of {run}: nothing was delivered to it yet",
                 )
             case "runs":
                 where = [_pair(text) for text in ask.getall("where", [])]
-                status = ask.get("status")
-                rows = await self._store.read(
-                    lambda db: list(read.runs(db, status=status, where=where))
+                status, most = ask.get("status"), _limit(ask.get("limit"), None)
+                return await self._stream(
+                    request, lambda db: read.runs(db, status=status, where=where, limit=most)
                 )
             case "batches":
-                name, limit = ask.get("name"), _whole(ask.get("limit"), read.LIMIT)
-                rows = await self._store.read(
-                    lambda db: list(read.batches(db, name=name, limit=limit))
+                name, limit = ask.get("name"), _limit(ask.get("limit"), read.LIMIT)
+                return await self._stream(
+                    request, lambda db: read.batches(db, name=name, limit=limit)
                 )
             case what:
                 raise web.HTTPNotFound(text=f"nothing to read called {what}")
-        return _lines(rows)
+        return _line(row)
+
+    async def _stream(self, request: web.Request, query: Query) -> web.StreamResponse:
+        """However many rows, a part in memory at a time; the next one when the reader has it."""
+        answer = web.StreamResponse(headers={"Content-Type": NDJSON})
+        try:
+            async with self._reading(), self._store.parts(query) as next_part:
+                while part := await _told(next_part(), request, answer):
+                    await _write(part, request, answer)
+                await _write(b"", request, answer)
+        except ConnectionError:
+            pass  # the reader has seen enough
+        except (SyncdError, TimeoutError) as error:
+            if not answer.prepared:
+                raise
+            log.warning("control.cut", path=request.path, error=str(error) or "the reader stalls")
+            _cut(request, answer)
+        except BaseException:
+            _cut(request, answer)
+            raise
+        return answer
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        try:
+            await asyncio.wait_for(self._readers.acquire(), QUEUE_S)
+        except TimeoutError:
+            raise web.HTTPServiceUnavailable(
+                text=f"{MAX_READERS} commands read long answers at this moment: end one, or try"
+                " again later"
+            ) from None
+        try:
+            yield
+        finally:
+            self._readers.release()
 
     async def _enqueue(self, request: web.Request) -> web.Response:
         patches: list[Patch] = []
@@ -216,19 +256,50 @@ def _json(value: object, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")
 
 
-def _lines(rows: Iterable[object]) -> web.Response:
-    body = b"".join(read.encode(row) + b"\n" for row in rows)
-    return web.Response(body=body, content_type="application/x-ndjson")
+def _line(row: object) -> web.Response:
+    return web.Response(body=read.encode(row) + b"\n", content_type=NDJSON)
 
 
-def _found(row: object | None, otherwise: str) -> list[Any]:
+async def _told(part: Awaitable[bytes], request: web.Request, answer: web.StreamResponse) -> bytes:
+    """A part, and signs of life as long as it takes to find it."""
+    finding = asyncio.ensure_future(part)
+    try:
+        while not (await asyncio.wait({finding}, timeout=ALIVE_EVERY_S))[0]:
+            await _write(b"\n", request, answer)
+        return await finding
+    finally:
+        finding.cancel()
+
+
+async def _write(part: bytes, request: web.Request, answer: web.StreamResponse) -> None:
+    """The status goes out with the first part: what fails before still has one of its own."""
+    async with asyncio.timeout(STALLED_S):
+        if not answer.prepared:
+            await answer.prepare(request)
+        await answer.write(part)
+
+
+def _cut(request: web.Request, answer: web.StreamResponse) -> None:
+    """What has gone out must not be taken for the whole."""
+    if answer.prepared and request.transport is not None:
+        request.transport.abort()
+
+
+def _found(row: object | None, otherwise: str) -> object:
     if row is None:
         raise web.HTTPNotFound(text=otherwise)
-    return [row]
+    return row
 
 
 def _whole(text: str | None, default: int) -> int:
     return int(text) if text else default
+
+
+def _limit(text: str | None, default: int | None) -> int | None:
+    limit = int(text) if text else default
+    if limit is not None and limit < 0:
+        raise web.HTTPBadRequest(text=f"limit = {limit}: must be 0 or more")
+    return limit
 
 
 def _pair(text: str) -> tuple[str, str]:

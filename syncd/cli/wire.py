@@ -14,6 +14,7 @@ from pathlib import Path
 from syncd.errors import SyncdError
 
 TIMEOUT_S = 5.0  # silence of the daemon, in readers
+READ_BYTES = 64 << 10
 PATIENT_S = 600.0  # where it may have a lot to write, or waits for another writer
 
 # Nobody listens: the daemon is down, or never was.
@@ -69,8 +70,7 @@ class Wire:
                 if missing:
                     return
                 raise
-            for line in answer:
-                yield line.rstrip(b"\n")
+            yield from filter(None, _lines_of(answer))
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection | None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -122,6 +122,19 @@ def _exchange(
     if answer.status >= 400:
         raise (_Missing if answer.status == 404 else SyncdError)(_refusal(answer))
     return answer
+
+
+def _lines_of(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The lines as they come. Empty ones are signs of life while the daemon searches."""
+    begun: list[bytes] = []
+    while some := answer.read1(READ_BYTES):
+        end, *others = some.split(b"\n")
+        begun.append(end)
+        if others:
+            yield b"".join(begun)
+            yield from others[:-1]
+            begun = [others[-1]]
+    yield b"".join(begun)
 
 
 def _refusal(answer: http.client.HTTPResponse) -> str:

@@ -3,7 +3,7 @@
 from syncd.store.accept import Accepted, Place
 from syncd.store.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from syncd.store.page import Cursor, Page
-from syncd.store.store import Store
+from syncd.store.store import Query, Store
 from syncd.store.verbs import Selection, Touched, Verb
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Cursor",
     "Page",
     "Place",
+    "Query",
     "Selection",
     "Store",
     "StoreBusy",

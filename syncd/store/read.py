@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from syncd.core.fold import NAME
+from syncd.store import found, wanted
 from syncd.store.facts import LAST_ERROR, PAUSED, fact
 from syncd.store.settle import body_of_snapshot
 
@@ -59,29 +60,32 @@ def patches(
     state: str | None = None,
     run: str | None = None,
     batch: str | None = None,
-    limit: int = LIMIT,
+    limit: int | None = LIMIT,
     in_flight: Collection[int] = (),
 ) -> Iterator[Row]:
     """Patches, newest trouble first: dead, held, deferred, waiting, then the newest settled.
 
-    Which are in flight only the daemon knows: in the database they are pending.
+    Which are in flight only the daemon knows: in the database they are pending. As in `runs` and
+    `batches`, a row is shown as it is when it is read, and what no longer fits by then is left out.
     """
-    seen: set[int] = set()
-    for sql, arguments in _queries(state, run, batch, now, in_flight):
-        for row in db.execute(sql, arguments):
-            if row[0] in seen:
-                continue
-            shown = _patch(row, in_flight)
-            if state in (None, shown["state"]) or (state == "deferred" and _deferred_now(row, now)):
-                seen.add(row[0])
-                yield shown
-                if len(seen) >= limit:
-                    return
+    given = {
+        "state": state,
+        "run": run,
+        "batch": batch,
+        "now": now,
+        "in_flight": json.dumps(sorted(in_flight)),
+    }
+    fits = wanted.fits(state)
+    found.find(db, wanted.patches(state, run, batch), given, limit)
+    for row in found.rows(db, f"SELECT f.place, {_PATCH} {_FOUND} WHERE {fits}", given):
+        yield _patch(row[1:], in_flight)
 
 
 def patch(db: sqlite3.Connection, patch_id: int, in_flight: Collection[int] = ()) -> Row | None:
     """One patch."""
-    row = db.execute(_PATCHES + " WHERE o.id = ?", (patch_id,)).fetchone()
+    row = db.execute(
+        f"SELECT {_PATCH} FROM outbox AS o {_BESIDE} WHERE o.id = ?", (patch_id,)
+    ).fetchone()
     return _patch(row, in_flight) if row else None
 
 
@@ -107,46 +111,44 @@ def runs(
     *,
     status: str | None = None,
     where: Iterable[tuple[str, str]] = (),
-    limit: int = -1,
+    limit: int | None = None,
 ) -> Iterator[Row]:
     """Cached runs whose status and metadata match, newest first.
 
     A value matches a metadata string, or the JSON text of a number, true, false or null.
     """
-    wanted = list(where)
-    sql = "SELECT workflow_run_id, fetched_at, status, name, metadata FROM snapshots WHERE 1"
-    arguments: list[object] = []
-    if status is not None:
-        sql += " AND status = ?"
-        arguments.append(status)
-    for key, value in wanted:
-        sql += (
-            " AND EXISTS (SELECT 1 FROM json_each(snapshots.metadata) AS m WHERE m.key = ?"
-            " AND CASE m.type WHEN 'text' THEN m.value = ?"
-            "                 WHEN 'true' THEN ? = 'true' WHEN 'false' THEN ? = 'false'"
-            "                 WHEN 'null' THEN ? = 'null' ELSE CAST(m.value AS TEXT) = ? END)"
-        )
-        arguments += [key, value, value, value, value, value]
-    for row in db.execute(sql + " ORDER BY fetched_at DESC LIMIT ?", [*arguments, limit]):
+    fits, given = wanted.runs(status, list(where))
+    find = f"SELECT s.id FROM snapshots AS s WHERE {fits} ORDER BY s.fetched_at DESC, s.id DESC"
+    read = (
+        "SELECT f.place, s.workflow_run_id, s.fetched_at, s.status, s.name, s.metadata"
+        "  FROM temp.found AS f CROSS JOIN snapshots AS s ON s.id = f.id"
+        f" WHERE {fits}"
+    )
+    found.find(db, [find], given, limit)
+    for _, run, fetched_at, its_status, name, metadata in found.rows(db, read, given):
         yield {
-            "workflow_run_id": row[0],
-            "fetched_at": instant(row[1]),
-            "status": row[2],
-            "name": row[3],
-            "metadata": orjson.Fragment(row[4].encode()) if row[4] else None,
+            "workflow_run_id": run,
+            "fetched_at": instant(fetched_at),
+            "status": its_status,
+            "name": name,
+            "metadata": orjson.Fragment(metadata.encode()) if metadata else None,
         }
 
 
 def batches(
-    db: sqlite3.Connection, *, name: str | None = None, limit: int = LIMIT
+    db: sqlite3.Connection, *, name: str | None = None, limit: int | None = LIMIT
 ) -> Iterator[Row]:
     """Files taken in, newest first; only those of that name if one is given."""
-    for row in db.execute(
-        "SELECT id, name, source, accepted, duplicates, rejected, delivered, dead, discarded,"
-        "       created_at, taken_at, closed_at, held, refused"
-        "  FROM batches WHERE ?1 IS NULL OR name = ?1 ORDER BY id DESC LIMIT ?2",
-        (name, limit),
-    ):
+    given = {"name": name}
+    find = "SELECT id FROM batches WHERE :name IS NULL OR name = :name ORDER BY id DESC"
+    read = (
+        "SELECT f.place, b.id, b.name, b.source, b.accepted, b.duplicates, b.rejected, b.delivered,"
+        "       b.dead, b.discarded, b.created_at, b.taken_at, b.closed_at, b.held, b.refused"
+        "  FROM temp.found AS f CROSS JOIN batches AS b ON b.id = f.id"
+        " WHERE 1"
+    )
+    found.find(db, [find], given, limit)
+    for _, *row in found.rows(db, read, given):
         accepted, delivered, dead, discarded = row[3], row[6], row[7], row[8]
         yield {
             "id": row[0],
@@ -167,90 +169,17 @@ def batches(
         }
 
 
-_PATCHES = (
-    "SELECT o.id, o.workflow_run_id, o.name, o.metadata, o.state, o.attempts, l.due_at,"
-    "       o.last_error, b.name, o.created_at, o.settled_at, o.reason, o.priority,"
-    "       o.idempotency_key, o.leaves_out, l.failures, l.last_error, l.upto_id, s.due_at"
-    "  FROM outbox AS o"
+_PATCH = (
+    "o.id, o.workflow_run_id, o.name, o.metadata, o.state, o.attempts, l.due_at,"
+    " o.last_error, b.name, o.created_at, o.settled_at, o.reason, o.priority,"
+    " o.idempotency_key, o.leaves_out, l.failures, l.last_error, l.upto_id, s.due_at"
+)
+_BESIDE = (
     "  LEFT JOIN batches AS b ON b.id = o.batch_id"
     "  LEFT JOIN lanes AS l ON l.workflow_run_id = o.workflow_run_id AND o.state = 'pending'"
     "  LEFT JOIN suspects AS s ON s.workflow_run_id = o.workflow_run_id AND o.id >= s.since_id"
 )
-
-
-def _queries(
-    state: str | None,
-    run: str | None,
-    batch: str | None,
-    now: float,
-    in_flight: Collection[int],
-) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Queries in the order in which their rows are shown; each one uses an index, or is bounded."""
-    if run is not None:
-        yield (
-            _PATCHES + " WHERE (o.stretch IN stretches AND o.workflow_run_id = ?1"
-            "        AND o.state = 'pending')"
-            "    OR (o.workflow_run_id = ?1 AND o.state IN ('dead', 'held', 'discarded'))"
-            " ORDER BY o.state <> 'dead', o.state <> 'held', o.id DESC",
-            (run,),
-        )
-        yield (
-            "WITH RECURSIVE chain (id) AS ("
-            "  SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?"
-            "  UNION SELECT p.previous_id FROM chain JOIN outbox AS p ON p.id = chain.id"
-            "         WHERE p.previous_id IS NOT NULL)"
-            + _PATCHES
-            + " WHERE o.id IN (SELECT id FROM chain) AND o.state = 'delivered'"
-            " ORDER BY o.id DESC",
-            (run,),
-        )
-        return
-    if batch is not None:
-        yield (
-            _PATCHES + " WHERE o.id >= (SELECT min(first_id) FROM batches WHERE name = ?1)"
-            " AND o.id <= (SELECT max(last_id) FROM batches WHERE name = ?1)"
-            " AND o.batch_id IN (SELECT id FROM batches WHERE name = ?1)"
-            " ORDER BY o.state <> 'dead', o.state <> 'held', o.state = 'delivered', o.id DESC",
-            (batch,),
-        )
-        return
-    if state in (None, "dead", "held"):
-        for trouble in ("dead", "held"):
-            if state in (None, trouble):
-                yield (
-                    _PATCHES + " WHERE o.state IN ('dead', 'held') AND o.state = ?"
-                    " ORDER BY o.id DESC",
-                    (trouble,),
-                )
-    if state in (None, "deferred"):
-        yield (
-            _PATCHES + " WHERE o.stretch IN stretches AND o.state = 'pending' AND o.workflow_run_id"
-            " IN (SELECT workflow_run_id FROM lanes WHERE due_at > ?) ORDER BY l.failed_at DESC",
-            (now,),
-        )
-    if state == "in_flight":
-        yield (
-            _PATCHES + " WHERE o.id IN (SELECT value FROM json_each(?)) ORDER BY o.id",
-            (json.dumps(sorted(in_flight)),),
-        )
-    if state in (None, "pending"):
-        yield (_PATCHES + " WHERE o.state = 'pending' ORDER BY o.priority DESC, o.id", ())
-    if state in (None, "delivered"):
-        yield (
-            _PATCHES + " WHERE o.state IN ('delivered', ?) ORDER BY o.id DESC",
-            (state or "discarded",),
-        )
-    if state == "discarded":
-        yield (
-            # By +id: an index by id would be the whole table.
-            _PATCHES + " WHERE o.state IN ('dead', 'held', 'discarded') AND o.state = 'discarded'"
-            " ORDER BY +o.id DESC",
-            (),
-        )
-
-
-def _deferred_now(row: tuple[Any, ...], now: float) -> bool:
-    return row[4] == "pending" and row[6] is not None and row[6] > now
+_FOUND = f"FROM temp.found AS f CROSS JOIN outbox AS o ON o.id = f.id {_BESIDE}"
 
 
 def _patch(row: tuple[Any, ...], in_flight: Collection[int]) -> Row:

@@ -4,8 +4,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -17,8 +17,10 @@ from syncd.core.suspect import Suspect
 from syncd.store import (
     accept,
     facts,
+    found,
     instants,
     page,
+    read,
     retention,
     schema,
     settle,
@@ -37,8 +39,11 @@ from syncd.store.verbs import Selection, Touched, Verb
 T = TypeVar("T")
 Still = Callable[[], AbstractAsyncContextManager[Collection[int]]]
 Wall = Callable[[], float]
+Query = Callable[[sqlite3.Connection], Iterator[read.Row]]
+NextPart = Callable[[], Awaitable[bytes]]
 Connect = Callable[[Callable[[Path], sqlite3.Connection], Path], Awaitable[Connection]]
 
+SEARCH_STEPS = 10_000  # of SQLite's machine, a millisecond: then it is asked whether to go on
 STEP_PATCHES = 2000  # of a verb in one transaction: a tenth of a second, which producers wait
 STEP_PAUSE_S = 0.03  # between two of them, for whoever has waited
 
@@ -50,12 +55,22 @@ class Store:
     whole when its caller is cancelled. StoreUnavailable means that the same call may work later.
     """
 
-    def __init__(self, path: Path, writer: Connection, reader: Connection, lock: int, wall: Wall):
+    def __init__(
+        self,
+        path: Path,
+        writer: Connection,
+        reader: Connection,
+        lock: int,
+        wall: Wall,
+        *,
+        connect: Connect,
+    ) -> None:
         self.path = path
         self._writer = writer
         self._reader = reader
         self._lock = lock
         self._wall = wall
+        self._connect = connect
 
     @classmethod
     async def open(
@@ -82,7 +97,7 @@ class Store:
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, writer, reader, lock, wall)
+        return cls(path, writer, reader, lock, wall, connect=connect)
 
     async def close(self) -> None:
         """Write the log back into the database and let go of it."""
@@ -248,8 +263,30 @@ class Store:
         )
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run one of the queries of `store.read`."""
+        """Run a short one of the queries of `store.read`: delivery reads on this connection."""
         return await self._reader.run(query)
+
+    @asynccontextmanager
+    async def parts(self, query: Query) -> AsyncIterator[NextPart]:
+        """Rows of any number as lines of JSON: a call for each next part, empty at the end.
+
+        They are read on a connection of their own, so that delivery never waits for them. Leaving
+        ends a search that still goes on.
+        """
+        left = False
+
+        def opener(path: Path) -> sqlite3.Connection:
+            db = schema.open_reader(path)
+            db.set_progress_handler(lambda: left, SEARCH_STEPS)
+            return db
+
+        connection = await self._connect(opener, self.path)
+        try:
+            lines = await connection.run(lambda db: map(read.encode, query(db)))
+            yield lambda: connection.run(lambda _: found.part_of(lines))
+        finally:
+            left = True
+            await connection.close()
 
 
 def _hold(path: Path) -> int:

@@ -333,3 +333,27 @@ def test_wait_survives_a_restart_of_the_daemon(tmp_path: Path, sandbox: Sandbox)
         daemon.syncd("resume")
 
         assert waiting.wait(15) == 0
+
+
+def test_a_list_whose_daemon_is_killed_halfway_is_not_taken_for_whole(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.syncd("pause")
+        daemon.insert(*[(f"half_{n}", "x" * 2_000, None) for n in range(4_000)])
+        command = [sys.executable, "-m", "syncd", "list", "--json", "--limit", "9999"]
+        with subprocess.Popen(
+            command,
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as listing:
+            assert listing.stdout is not None
+            assert '"id":1,' in listing.stdout.readline()
+            daemon.kill()
+            rest, told = listing.communicate()
+
+    assert listing.returncode == 1
+    assert len(rest.splitlines()) < 3_999
+    assert "the daemon went away before its answer was whole" in told

@@ -20,6 +20,7 @@ from processes import start_daemon, start_sandbox
 from sandboxed import sandboxed
 from stores import dead, delivered, fill, insert, opened, rows, states
 
+from syncd import control
 from syncd.control import MAX_BODY_BYTES, Control
 from syncd.errors import SyncdError
 from syncd.store import read
@@ -417,6 +418,7 @@ async def test_rows_come_one_a_line_as_from_the_file(asking: Asking) -> None:
         ("/read/snapshot?run=r", 404, "no snapshot of r"),
         ("/read/runs?where=k", 400, "must be KEY=VALUE"),
         ("/read/patches?limit=x", 400, "x"),
+        ("/read/runs?limit=-1", 400, "must be 0 or more"),
         ("/read/minds", 404, "nothing to read called minds"),
     ],
 )
@@ -427,6 +429,86 @@ async def test_what_is_not_there_is_told(
 
     assert refused == status
     assert reason in error
+
+
+async def many(asking: Asking) -> int:
+    """More patches than the socket holds for a reader who does not read. How many."""
+    long = json.dumps({"x": "y" * 5_000})
+    await fill(asking.it.store, *[(f"r{n}", long) for n in range(2_000)])
+    return 2_000
+
+
+async def test_an_answer_of_any_length_is_whole(asking: Asking) -> None:
+    number = await many(asking)
+
+    listed = await asking.get(f"/read/patches?limit={2 * number}")
+    first = await asking.get("/read/patches?limit=7")
+    none = await asking.get("/read/patches?state=dead")
+
+    assert [row["id"] for row in listed] == list(range(1, number + 1))
+    assert [row["id"] for row in first] == list(range(1, 8))
+    assert none == []
+
+
+async def test_who_has_seen_enough_may_go(asking: Asking, caplog: pytest.LogCaptureFixture) -> None:
+    await many(asking)
+
+    for _ in range(2 * control.MAX_READERS):
+        async with asking.session.get("http://syncd/read/patches?limit=9999") as reply:
+            assert (await reply.content.readline()).startswith(b'{"id":1,')
+
+    assert len(await asking.get("/read/patches")) == read.LIMIT
+
+
+async def test_there_are_never_too_many_long_answers_at_once(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await many(asking)
+    monkeypatch.setattr(control, "QUEUE_S", 0.05)
+
+    async with AsyncExitStack() as stack:
+        for _ in range(control.MAX_READERS):
+            answer = asking.session.get("http://syncd/read/patches?limit=9999")
+            await stack.enter_async_context(answer)
+        status, error = await asking.refused("GET", "/read/patches")
+        one = await asking.get("/read/patch?id=1")
+
+    assert status == 503
+    assert error.startswith("8 commands read long answers at this moment: end one")
+    assert one[0]["id"] == 1
+    assert len(await asking.get("/read/patches")) == read.LIMIT
+
+
+async def test_a_search_gives_signs_of_life(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that hears nothing for some seconds takes the daemon for stuck."""
+    await fill(asking.it.store, ("r", "{}"))
+    monkeypatch.setattr(control, "ALIVE_EVERY_S", 0.0)
+
+    async with asking.session.get("http://syncd/read/patches") as reply:
+        text = await reply.text()
+
+    assert text.startswith("\n")
+    assert [json.loads(line)["id"] for line in text.split()] == [1]
+
+
+async def test_an_answer_whose_reader_stalls_is_cut_and_not_taken_for_the_whole(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await many(asking)
+    monkeypatch.setattr(control, "STALLED_S", 0.2)
+    monkeypatch.setattr(control, "QUEUE_S", 20.0)
+
+    stalled = [
+        await asking.session.get("http://syncd/read/patches?limit=9999")
+        for _ in range(control.MAX_READERS)
+    ]
+    listed = await asking.get("/read/patches")  # as soon as one of them is cut
+    ends = await asyncio.gather(*(one.read() for one in stalled), return_exceptions=True)
+
+    assert len(listed) == read.LIMIT
+    assert any(isinstance(end, aiohttp.ClientError) for end in ends)
 
 
 async def test_a_database_that_is_locked_by_somebody_is_told_and_may_be_tried_again(

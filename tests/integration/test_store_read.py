@@ -410,7 +410,8 @@ async def test_a_list_begins_in_an_index_of_what_it_shows(
         db.set_trace_callback(asked.append)
         list(read.patches(db, NOON, limit=1_000, **wanted))
         db.set_trace_callback(None)
-        return {step for sql in asked for step in plan(db, sql)}
+        tables = ("DROP TABLE", "CREATE TEMP TABLE")
+        return {step for sql in asked if not sql.startswith(tables) for step in plan(db, sql)}
 
     taken = await store.read(steps)
 
