@@ -1,59 +1,58 @@
 """`syncd batches`: how far the files are that were taken in."""
 
+import json
 import time
 from typing import Any
 
 import click
 
 from syncd.cli.door import door
-from syncd.cli.options import config_option, json_option
-from syncd.cli.printing import ago, count, table
+from syncd.cli.options import config_option, json_option, limit_option
+from syncd.cli.printing import ago, count
+from syncd.cli.rows import first_of, show
+from syncd.cli.table import Column
 
-NUMBERS = {
-    "PATCHES": "accepted",
-    "WAITING": "waiting",
-    "DELIVERED": "delivered",
-    "HELD": "held",
-    "DEAD": "dead",
-    "DISCARDED": "discarded",
-    "DUPLICATE": "duplicates",
-    "REJECTED": "rejected",
-}
-ALWAYS = ("PATCHES", "WAITING", "DELIVERED")
+NUMBERS = (
+    "accepted",
+    "waiting",
+    "delivered",
+    "held",
+    "dead",
+    "discarded",
+    "duplicates",
+    "rejected",
+)
+# What is nought everywhere would push the rest off a narrow screen.
+_COLUMNS = (
+    Column("BATCH", least=16, middle=True),
+    Column("DONE", right=True),
+    Column("PATCHES", right=True),
+    Column("WAITING", right=True),
+    Column("DELIVERED", right=True),
+    Column("HELD", right=True, rare=True),
+    Column("DEAD", right=True, rare=True),
+    Column("DISCARDED", right=True, spare=3, rare=True),
+    Column("DUPLICATE", right=True, spare=1, rare=True),
+    Column("REJECTED", right=True, rare=True),
+    Column("BEGUN", spare=2),
+)
 
 
 @click.command("batches")
+@limit_option(50)
 @json_option
 @config_option
-def batches_command(*, as_json: bool, config_path: str | None) -> None:
+def batches_command(*, limit: int, as_json: bool, config_path: str | None) -> None:
     """Progress of the files taken in, newest first; "refused" is one of which nothing was taken."""
-    to = door(config_path)
-    if as_json:
-        for line in to.lines("batches", {}):
-            click.echo(line)
-        return
+    found = first_of(limit, door(config_path).lines("batches", {"limit": limit + 1}))
     now = time.time()
-    batches = list(to.rows("batches", {}))
-    if not batches:
-        click.echo("no batches")
-        return
-    # What is nought everywhere would push the rest off a narrow screen.
-    numbers = {
-        title: name
-        for title, name in NUMBERS.items()
-        if title in ALWAYS or any(batch[name] for batch in batches)
-    }
-    rows = [
-        (
-            batch["name"],
-            _done(batch),
-            *(count(batch[name]) for name in numbers.values()),
-            ago(batch["created_at"], now),
-        )
-        for batch in batches
-    ]
-    right = " ".join(("DONE", *numbers))
-    click.echo("\n".join(table(("BATCH", "DONE", *numbers, "BEGUN"), rows, right=right)))
+    show(found, _COLUMNS, lambda line: _cells(line, now), as_json=as_json, none="no batches")
+
+
+def _cells(line: bytes, now: float) -> list[object]:
+    batch = json.loads(line)
+    numbers = [count(batch[name]) for name in NUMBERS]
+    return [batch["name"], _done(batch), *numbers, ago(batch["created_at"], now)]
 
 
 def _done(batch: dict[str, Any]) -> str:

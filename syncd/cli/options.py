@@ -9,6 +9,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 MOST_S = 1e9  # thirty years
 
 
+MOST_ROWS = 10**15  # that many nobody has; SQLite takes no number without an end
 PATCH_ID = click.IntRange(1, 2**63 - 1)
 
 
@@ -41,6 +42,19 @@ def config_option(command: F) -> F:
         callback=lambda context, _, path: path or context.find_object(str),
         help="Settings; else $SYNCD_CONFIG, else /etc/syncd/syncd.toml.",
     )(command)
+
+
+def limit_option(default: int | None) -> Callable[[F], F]:
+    """`--limit N`, as `limit`; None for no limit."""
+    return click.option(
+        "--limit",
+        metavar="N",
+        type=click.IntRange(1),
+        callback=lambda _, __, limit: None if limit is None else min(limit, MOST_ROWS),
+        default=default,
+        show_default=default is not None,
+        help="At most so many; whether there are more is told on stderr.",
+    )
 
 
 def json_option(command: F) -> F:

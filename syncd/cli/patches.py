@@ -5,21 +5,43 @@ from typing import Any
 
 import click
 
-from syncd.cli.door import door
-from syncd.cli.options import config_option, json_option, text
-from syncd.cli.printing import ago, many, seconds_since, span, table
+from syncd.cli.door import door, read_row
+from syncd.cli.options import config_option, json_option, limit_option, text
+from syncd.cli.printing import ago, seconds_since, span
+from syncd.cli.rows import first_of, show
+from syncd.cli.table import Column
 
 STATES = ("pending", "deferred", "in_flight", "held", "dead", "delivered", "discarded")
-MOST = 100_000  # the daemon holds an answer whole
+
+# Ids are whole on every terminal: they are what the next command is given.
+_ALL = (
+    Column("ID", right=True),
+    Column("RUN"),
+    Column("STATE"),
+    Column("TRIES", right=True, spare=3, rare=True),
+    Column("NEXT", spare=5, rare=True),
+    Column("ERROR", least=8, rare=True),
+    Column("BATCH", least=8, middle=True, spare=1, rare=True),
+    Column("WATCHED", spare=2, rare=True),
+    Column("AGE", spare=4),
+)
+_DEAD = (
+    Column("ID", right=True),
+    Column("RUN"),
+    Column("TRIES", right=True, spare=3, rare=True),
+    Column("BATCH", least=8, middle=True, spare=1, rare=True),
+    Column("AGE", spare=4),
+    Column("ERROR", least=8),
+    Column("WATCHED", spare=2, rare=True),
+    Column("MESSAGE", least=26, spare=5),
+)
 
 
 @click.command("list")
 @click.option("--state", type=click.Choice(STATES), help="Only patches in this state.")
 @click.option("--run", metavar="RUN_ID", type=text, help="Only patches of this run.")
 @click.option("--batch", metavar="NAME", type=text, help="Only patches from this file.")
-@click.option(
-    "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, help="At most so many."
-)
+@limit_option(50)
 @json_option
 @config_option
 def list_command(
@@ -35,29 +57,15 @@ def list_command(
 
     That is: dead, held, deferred, waiting, then what was settled last.
     """
-    query = {"state": state, "run": run, "batch": batch, "limit": limit}
-    to = door(config_path)
-    if as_json:
-        for line in to.lines("patches", query):
-            click.echo(line)
-        return
-    now = time.time()
-    patches = list(to.rows("patches", query))
-    if not patches:
-        click.echo("no patches")
-        return
-    columns = _DEAD if state == "dead" else _ALL
-    if any(patch["suspect_until"] for patch in patches):
-        columns = (*columns[:-1], "WATCHED", columns[-1])
-    cells = [_cells(patch, now) for patch in patches]
-    rows = [[row[name] for name in columns] for row in cells]
-    click.echo("\n".join(table(columns, rows, right="ID TRIES")))
-    if len(rows) == limit:
-        click.echo(f"({many(limit, 'patch')} shown: --limit shows more)")
+    query = {"state": state, "run": run, "batch": batch, "limit": limit + 1}
+    found = first_of(limit, door(config_path).lines("patches", query))
+    columns, now = _DEAD if state == "dead" else _ALL, time.time()
 
+    def cells(line: bytes) -> list[object]:
+        row = _cells(read_row(line), now)
+        return [row[column.title] for column in columns]
 
-_ALL: tuple[str, ...] = ("ID", "RUN", "STATE", "TRIES", "NEXT", "ERROR", "BATCH", "AGE")
-_DEAD: tuple[str, ...] = ("ID", "RUN", "TRIES", "BATCH", "AGE", "ERROR", "MESSAGE")
+    show(found, columns, cells, as_json=as_json, none="no patches")
 
 
 def _cells(patch: dict[str, Any], now: float) -> dict[str, object]:

@@ -1,12 +1,6 @@
-"""Text for people: tables, spans of time, and values that cannot steer the terminal."""
+"""Text for people: counts, spans of time, and values that cannot steer the terminal."""
 
-import shutil
-import sys
-from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-
-CELL = 44  # characters of one cell on a terminal; elsewhere nothing is cut
-GAP = "  "
 
 
 def plain(value: object) -> str:
@@ -15,27 +9,6 @@ def plain(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def table(
-    header: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = ""
-) -> Iterator[str]:
-    """Aligned lines, header first. `right` names the columns of numbers, separated by spaces."""
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns
-    # Only the end of a line may be long: it is cut where the terminal ends.
-    cells = [
-        [*header],
-        *([*(_cell(value, terminal) for value in row[:-1]), plain(row[-1])] for row in rows),
-    ]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    to_right = [name in right.split() for name in header]
-    for row in cells:
-        line = GAP.join(
-            _padded(cell, size, at_right)
-            for cell, size, at_right in zip(row, widths, to_right, strict=True)
-        ).rstrip()
-        yield _cut(line, width) if terminal else line
 
 
 def count(number: int) -> str:
@@ -80,30 +53,3 @@ def ago(instant: str | None, now: float) -> str:
 def clock(now: float) -> str:
     """An instant for people who compare it with a log: UTC, to the second."""
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _cell(value: object, terminal: bool) -> str:
-    text = plain(value)
-    return _cut(text, CELL) if terminal else text
-
-
-def _padded(text: str, size: int, at_right: bool) -> str:
-    padding = " " * (size - _width(text))
-    return padding + text if at_right else text + padding
-
-
-def _cut(text: str, size: int) -> str:
-    if _width(text) <= size:
-        return text
-    while _width(text) >= size:
-        text = text[:-1]
-    return text + "…"
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal: a Chinese character takes two."""
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len
-
-    return cell_len(text)

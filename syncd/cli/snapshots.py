@@ -7,8 +7,10 @@ import click
 import orjson
 
 from syncd.cli.door import door
-from syncd.cli.options import config_option, json_option, text
-from syncd.cli.printing import ago, plain, table
+from syncd.cli.options import config_option, json_option, limit_option, text
+from syncd.cli.printing import ago, plain
+from syncd.cli.rows import first_of, show
+from syncd.cli.table import Column
 from syncd.errors import SyncdError
 
 
@@ -66,16 +68,6 @@ def _run_in(snapshot: bytes) -> dict[str, bytes]:
     return {name: bytes(value) for name, value in fields.items()}
 
 
-def _row(line: bytes, now: float) -> tuple[object, ...]:
-    import msgspec
-
-    run = json.loads(line)
-    written = bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])["metadata"])
-    metadata = "" if written == b"null" else msgspec.json.format(written, indent=-1).decode()
-    fetched = ago(run["fetched_at"], now)
-    return run["workflow_run_id"], run["status"], run["name"], fetched, metadata
-
-
 def _object(fields: dict[str, bytes]) -> bytes:
     return orjson.dumps({name: orjson.Fragment(value) for name, value in fields.items()})
 
@@ -95,24 +87,51 @@ def _pretty(value: bytes) -> str:
     multiple=True,
     help="Only runs with this in their metadata; several must all hold.",
 )
+@limit_option(None)
 @json_option
 @config_option
 def runs_command(
-    *, status: str | None, where: tuple[str, ...], as_json: bool, config_path: str | None
+    *,
+    status: str | None,
+    where: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+    config_path: str | None,
 ) -> None:
     """Search the cached WorkflowRuns, newest first."""
     for pair in where:
         if "=" not in pair:
             raise click.UsageError(f"--where {pair}: must be KEY=VALUE")
-    to = door(config_path)
-    query = {"status": status, "where": where}
-    if as_json:
-        for line in to.lines("runs", query):
-            click.echo(line)
-        return
+    query = {
+        "status": status,
+        "where": where,
+        "limit": None if limit is None else limit + 1,
+    }
+    found = first_of(limit, door(config_path).lines("runs", query))
     now = time.time()
-    rows = [_row(line, now) for line in to.lines("runs", query)]
-    if not rows:
-        click.echo("no cached runs" + (" like that" if status or where else ""))
-        return
-    click.echo("\n".join(table(("RUN", "STATUS", "NAME", "FETCHED", "METADATA"), rows)))
+    show(
+        found,
+        _RUNS,
+        lambda line: _cells(line, now),
+        as_json=as_json,
+        none="no cached runs" + (" like that" if status or where else ""),
+    )
+
+
+_RUNS = (
+    Column("RUN"),
+    Column("STATUS"),
+    Column("NAME", least=8, spare=2),
+    Column("FETCHED", spare=1),
+    Column("METADATA", least=16),
+)
+
+
+def _cells(line: bytes, now: float) -> tuple[object, ...]:
+    import msgspec
+
+    run = json.loads(line)
+    written = bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])["metadata"])
+    metadata = "" if written == b"null" else msgspec.json.format(written, indent=-1).decode()
+    fetched = ago(run["fetched_at"], now)
+    return run["workflow_run_id"], run["status"], run["name"], fetched, metadata

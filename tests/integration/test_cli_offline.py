@@ -144,6 +144,33 @@ def test_list_selects_by_state_run_and_limit(tmp_path: Path) -> None:
     assert ids("--state", "delivered") == []
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("what", ["list", "batches", "runs"])
+def test_a_list_that_is_cut_says_so(tmp_path: Path, what: str, as_json: tuple[str, ...]) -> None:
+    """On stderr, where it is no row; and only if there is more."""
+    enqueue("a", "b", folder=tmp_path)
+    with sqlite3.connect(database(tmp_path)) as db:
+        db.execute("INSERT INTO batches (name, source, created_at) VALUES ('f', 'spool', 0)")
+        db.executemany(
+            "INSERT INTO snapshots (workflow_run_id, fetched_at, patch_ids, last_patch_id, body)"
+            " VALUES (?, 0, '[]', 1, x'')",
+            [("a",), ("b",)],
+        )
+    db.close()
+
+    cut = syncd(what, "--limit", "1", *as_json, folder=tmp_path)
+    whole = syncd(what, "--limit", "2", *as_json, folder=tmp_path)
+    huge = syncd(what, "--limit", str(10**30), *as_json, folder=tmp_path)
+
+    header = 0 if as_json else 1
+    assert (cut.returncode, whole.returncode) == (0, 0)
+    assert len(cut.stdout.splitlines()) == header + 1
+    assert cut.stderr == DOWN + "syncd: only the first 1: --limit shows more\n"
+    assert len(whole.stdout.splitlines()) == header + 2
+    assert whole.stderr == huge.stderr == DOWN
+    assert len(huge.stdout.splitlines()) == header + 2
+
+
 def test_a_reader_without_a_database_is_one_line(tmp_path: Path) -> None:
     """There is nothing to read yet: exit code 1, what and what to do."""
     found = syncd("list", folder=tmp_path)
@@ -315,6 +342,7 @@ def test_wait_names_what_will_not_arrive(tmp_path: Path) -> None:
         (["wait"], "say what to wait for"),
         (["runs", "--where", "a"], "must be KEY=VALUE"),
         (["list", "--state", "lost"], "lost"),
+        (["runs", "--limit", "0"], "0 is not in the range"),
         (["list", "--run", os.fsdecode(b"\xff")], "not UTF-8"),
         (["enqueue"], "say what to hand in"),
         (["enqueue", "r"], "a patch needs a name or metadata"),

@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from syncd.cli.printing import ago, many, plain, span, table
+from syncd.cli.printing import ago, many, plain, span
 from syncd.cli.screen import screen
 
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
@@ -179,13 +179,6 @@ def test_plurals_are_right() -> None:
         "2 patches",
         "0 lines",
     )
-
-
-def test_tables_are_aligned_by_what_a_terminal_shows() -> None:
-    """Numbers to the right; a wide character counts twice."""
-    lines = list(table(("ID", "RUN", "X"), [(1, "運行", "a"), (100, "r", None)], right="ID"))
-
-    assert lines == [" ID  RUN   X", "  1  運行  a", "100  r"]
 
 
 def test_plain_text_stays_on_its_line() -> None:

@@ -1,0 +1,136 @@
+"""Tables for people: aligned, as wide as the terminal at most, printed as the rows come."""
+
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from syncd.cli.printing import plain
+
+GAP = "  "
+BLOCK = 200  # rows that are looked at together, to know how wide a column is
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a column is shown.
+
+    What is not on a terminal is shown whole: who pipes it on wants the values.
+    """
+
+    title: str
+    right: bool = False
+    least: int | None = None
+    """Longer values are shortened down to this before the line is too long. None: never, for what
+    is copied into the next command; the line is rather broken."""
+    middle: bool = False
+    """Shortened in the middle, for what has its difference at the end."""
+    spare: int = 0
+    """Columns with a number here are left out where it is too narrow for all, 1 first."""
+    rare: bool = False
+    """Left out where the first rows have nothing in it."""
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Header and rows, line by line. Nothing but the rows of one block is kept."""
+    cells = ([plain(value) for value in row] for row in rows)
+    first = list(islice(cells, BLOCK))
+    kept = [i for i, column in enumerate(columns) if not column.rare or _says(first, i)]
+    columns = [columns[i] for i in kept]
+    block = [[row[i] for i in kept] for row in first]
+    widths = _widths([len(column.title) for column in columns], block)
+    terminal = sys.stdout.isatty()
+    if terminal:
+        widths = fitted(columns, widths, shutil.get_terminal_size().columns)
+    yield _line(columns, [column.title for column in columns], widths)
+    while block:
+        if not terminal:
+            widths = _widths(widths, block)
+        for row in block:
+            yield _line(columns, row, widths)
+        block = [[row[i] for i in kept] for row in islice(cells, BLOCK)]
+
+
+def fitted(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
+    """Widths that fit into the room, 0 for a column left out.
+
+    The widest is shortened first. If that is not enough, columns that can be spared go. Wider than
+    the room are in the end only those that are never shortened.
+    """
+    spare = sorted((c.spare, i) for i, c in enumerate(columns) if c.spare)
+    kept = list(widths)
+    while True:
+        narrow = _narrowed(columns, kept, room)
+        if _total(narrow) <= room or not spare:
+            return narrow
+        kept[spare.pop(0)[1]] = 0
+
+
+def _narrowed(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
+    narrow = [
+        width if column.least is None else min(width, max(room, column.least))
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    while _total(narrow) > room:
+        slack = [
+            (width, i)
+            for i, (column, width) in enumerate(zip(columns, narrow, strict=True))
+            if column.least is not None and width > column.least
+        ]
+        if not slack:
+            break
+        narrow[max(slack)[1]] -= 1
+    return narrow
+
+
+def shortened(text: str, size: int, *, middle: bool = False) -> str:
+    """The text in so many columns of a terminal, with an ellipsis for what is missing."""
+    if width(text) <= size:
+        return text
+    end = ""
+    if middle:
+        for sign in reversed(text):
+            if width(sign + end) > (size - 1) // 2:
+                break
+            end = sign + end
+    begin = ""
+    for sign in text:
+        if width(begin + sign) + 1 + width(end) > size:
+            break
+        begin += sign
+    return f"{begin}…{end}"
+
+
+def width(text: str) -> int:
+    """Columns on a terminal: a Chinese character takes two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _says(rows: Sequence[Sequence[str]], i: int) -> bool:
+    return any(row[i] not in ("", "0") for row in rows)
+
+
+def _widths(widths: Sequence[int], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(widths[i], *(width(row[i]) for row in rows)) for i in range(len(widths))]
+
+
+def _total(widths: Sequence[int]) -> int:
+    shown = [width for width in widths if width]
+    return sum(shown) + len(GAP) * (len(shown) - 1)
+
+
+def _line(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = []
+    for column, value, size in zip(columns, row, widths, strict=True):
+        if not size:
+            continue
+        keep = column.least is None
+        text = value if keep else shortened(value, size, middle=column.middle)
+        padding = " " * (size - width(text))
+        cells.append(padding + text if column.right else text + padding)
+    return GAP.join(cells).rstrip()

@@ -1,0 +1,136 @@
+"""Tables: aligned, within the terminal, ids whole, and no more in memory than a block."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.cli.patches import _ALL, _DEAD
+from syncd.cli.table import BLOCK, GAP, Column, fitted, shortened, table, width
+
+ID = Column("ID", right=True)
+NAME = Column("NAME", least=4)
+FILE = Column("FILE", least=6, middle=True, spare=1)
+AGE = Column("AGE", spare=2)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 80 columns."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def total(widths: list[int]) -> int:
+    shown = [width for width in widths if width]
+    return sum(shown) + len(GAP) * (len(shown) - 1)
+
+
+def test_tables_are_aligned_by_what_a_terminal_shows() -> None:
+    """Numbers to the right; a wide character counts twice."""
+    columns = (ID, Column("RUN"), Column("X"))
+
+    lines = list(table(columns, [(1, "運行", "a"), (100, "r", None)]))
+
+    assert lines == [" ID  RUN   X", "  1  運行  a", "100  r"]
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    assert fitted((ID, NAME, FILE, AGE), (3, 10, 10, 5), 34) == [3, 10, 10, 5]
+
+
+def test_the_longest_values_are_shortened_first() -> None:
+    assert fitted((ID, NAME, FILE, AGE), (3, 10, 40, 5), 40) == [3, 10, 16, 5]
+    assert fitted((ID, NAME, FILE, AGE), (3, 40, 40, 5), 30) == [3, 8, 8, 5]
+
+
+def test_what_can_be_spared_goes_where_shortening_is_not_enough() -> None:
+    assert fitted((ID, NAME, FILE, AGE), (3, 40, 40, 5), 20) == [3, 8, 0, 5]
+    assert fitted((ID, NAME, FILE, AGE), (3, 40, 40, 5), 10) == [3, 5, 0, 0]
+
+
+def test_an_id_is_whole_even_where_the_line_must_be_broken_for_it() -> None:
+    assert fitted((ID, NAME, FILE, AGE), (70, 40, 40, 5), 20) == [70, 4, 0, 0]
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=4, max_size=4),
+    st.integers(1, 200),
+)
+def test_no_line_is_longer_than_the_room_but_for_ids(widths: list[int], room: int) -> None:
+    shown = fitted((ID, NAME, FILE, AGE), widths, room)
+
+    assert shown[0] == widths[0]
+    assert total(shown) <= max(room, widths[0] + len(GAP) + min(4, widths[1]))
+    assert all(0 <= got <= wanted for got, wanted in zip(shown, widths, strict=True))
+
+
+@given(st.text(st.characters(codec="utf-8", categories=["L", "N"])), st.integers(1, 30))
+def test_a_shortened_value_says_so_and_fits(text: str, size: int) -> None:
+    for middle in (False, True):
+        short = shortened(text, size, middle=middle)
+
+        assert width(short) <= size
+        assert ("…" in short) == (width(text) > size)
+
+
+def test_a_file_name_keeps_both_its_ends() -> None:
+    name = "customer-export-2026-11-24.jsonl"
+
+    assert shortened(name, 17, middle=True) == "customer…24.jsonl"
+    assert shortened(name, 17) == "customer-export-…"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_list_of_trouble_fits_80_columns_with_whole_ids() -> None:
+    run = "workflow_run_xKm9pNv3qWsY_jL2tR5Dh"
+    values = {
+        "ID": 1234,
+        "RUN": run,
+        "STATE": "deferred",
+        "TRIES": 12,
+        "NEXT": "in 12 s",
+        "ERROR": "SERVICE_UNAVAILABLE",
+        "BATCH": "customer-export-2026-11-24.jsonl",
+        "WATCHED": "for 22 min",
+        "AGE": "3 h 12 min",
+        "MESSAGE": "The workflow run was not found. " * 4,
+    }
+    for columns in (_ALL, _DEAD):
+        lines = list(table(columns, [[values[column.title] for column in columns]] * 2))
+
+        assert max(map(width, lines)) <= 80
+        assert all(run in line and "1234" in line and "SERV" in line for line in lines[1:])
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_column_with_nothing_in_it_takes_no_room() -> None:
+    columns = (ID, Column("TRIES", rare=True), NAME)
+
+    assert next(table(columns, [(1, "", "x"), (2, "0", "y")])) == "ID  NAME"
+    assert next(table(columns, [(1, "", "x"), (2, "3", "y")])) == "ID  TRIES  NAME"
+
+
+def test_elsewhere_than_on_a_terminal_nothing_is_shortened() -> None:
+    long = "x" * 300
+
+    lines = list(table((ID, NAME, FILE, AGE), [(1, long, long, "1 s")]))
+
+    assert lines[1].split() == ["1", long, long, "1", "s"]
+
+
+def test_rows_are_printed_before_the_last_of_them_has_come() -> None:
+    """A block of them is looked at for its widths; what is wider later on stays whole."""
+    taken = 0
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        nonlocal taken
+        for taken in range(1, 10 * BLOCK + 1):
+            yield taken, "x" * taken
+
+    lines = table((ID, NAME), rows())
+
+    assert next(lines).split() == ["ID", "NAME"]
+    assert taken == BLOCK
+    assert [len(line.split()[1]) for line in lines] == list(range(1, 10 * BLOCK + 1))
