@@ -235,7 +235,8 @@ class Store:
         leaves some of it undone.
         """
         done = Touched()
-        ids = await self.read(lambda db: verbs.chosen(db, verb, selection))
+        async with self._apart() as connection:
+            ids = await connection.run(lambda db: verbs.chosen(db, verb, selection))
         for begin in range(0, len(ids), STEP_PATCHES):
             if begin:
                 await asyncio.sleep(STEP_PAUSE_S)
@@ -270,9 +271,15 @@ class Store:
     async def parts(self, query: Query) -> AsyncIterator[NextPart]:
         """Rows of any number as lines of JSON: a call for each next part, empty at the end.
 
-        They are read on a connection of their own, so that delivery never waits for them. Leaving
-        ends a search that still goes on.
+        Delivery never waits for them. Leaving ends a search that still goes on.
         """
+        async with self._apart() as connection:
+            lines = await connection.run(lambda db: map(read.encode, query(db)))
+            yield lambda: connection.run(lambda _: found.part_of(lines))
+
+    @asynccontextmanager
+    async def _apart(self) -> AsyncIterator[Connection]:
+        """One more connection to read on; leaving ends what still runs on it."""
         left = False
 
         def opener(path: Path) -> sqlite3.Connection:
@@ -282,8 +289,7 @@ class Store:
 
         connection = await self._connect(opener, self.path)
         try:
-            lines = await connection.run(lambda db: map(read.encode, query(db)))
-            yield lambda: connection.run(lambda _: found.part_of(lines))
+            yield connection
         finally:
             left = True
             await connection.close()

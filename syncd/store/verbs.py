@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,11 +51,14 @@ class Touched:
         self.left_out |= more.left_out
 
 
-def chosen(db: sqlite3.Connection, verb: Verb, selection: Selection) -> list[int]:
-    """The ids of a selection now, for a verb that is done in steps."""
+def chosen(db: sqlite3.Connection, verb: Verb, selection: Selection) -> Sequence[int]:
+    """The ids of a selection now, for a verb that is done in steps. Eight bytes each."""
     if selection.ids:
         return [*dict.fromkeys(selection.ids)]
-    return [row.id for row in _selected(db, selection, STATES[verb])]
+    states = ", ".join(f"'{state}'" for state in STATES[verb])
+    sql, arguments = _query(selection, STATES[verb])
+    found = db.execute(f"SELECT id FROM ({sql}) WHERE state IN ({states}) ORDER BY +id", arguments)
+    return array("q", (row[0] for row in found))
 
 
 def retry(
@@ -126,39 +130,42 @@ def _selected(
     db: sqlite3.Connection, selection: Selection, states: tuple[str, ...]
 ) -> Iterator[_Row]:
     """The rows of a selection that are in one of the states, read before any is changed."""
-    columns = "SELECT id, workflow_run_id, state FROM outbox WHERE "
     if selection.ids:
         rows = [
             row
             for patch_id in dict.fromkeys(selection.ids)
-            for row in db.execute(columns + "id = ?", (patch_id,))
+            for row in db.execute(_ROWS + "id = ?", (patch_id,))
         ]
-    elif selection.run is not None:
-        rows = db.execute(
-            columns + "(stretch IN stretches AND workflow_run_id = ?1 AND state = 'pending')"
-            " OR (workflow_run_id = ?1 AND state IN ('dead', 'held', 'discarded')) ORDER BY id",
-            (selection.run,),
-        ).fetchall()
-    elif selection.reason is not None:
-        rows = db.execute(
-            columns + "state IN ('dead', 'held') AND reason = ? ORDER BY id", (selection.reason,)
-        ).fetchall()
-    elif selection.everything:
-        # All of `retry --all`'s pending patches that matter are those of runs in trouble.
-        waiting = "pending" in states and "dead" in states
-        # Sorted here: an ORDER BY id tempts SQLite to walk the whole table in that order.
-        rows = sorted(
-            db.execute(
-                columns + "state IN ('dead', 'held') UNION ALL " + columns + "state = 'pending'"
-                " AND (? OR workflow_run_id IN (SELECT workflow_run_id FROM lanes))",
-                (not waiting or "held" in states,),
-            )
-        )
     else:
-        rows = []
+        # Sorted here: an ORDER BY id tempts SQLite to walk the whole table in that order.
+        rows = sorted(db.execute(*_query(selection, states)))
     for row in (_Row(*values) for values in rows):
         if row.state in states:
             yield row
+
+
+_ROWS = "SELECT id, workflow_run_id, state FROM outbox WHERE "
+
+
+def _query(selection: Selection, states: tuple[str, ...]) -> tuple[str, tuple[object, ...]]:
+    """Rows of a selection that does not name ids, some of them in other states."""
+    if selection.run is not None:
+        return (
+            _ROWS + "(stretch IN stretches AND workflow_run_id = ?1 AND state = 'pending')"
+            " OR (workflow_run_id = ?1 AND state IN ('dead', 'held', 'discarded'))",
+            (selection.run,),
+        )
+    if selection.reason is not None:
+        return _ROWS + "state IN ('dead', 'held') AND reason = ?", (selection.reason,)
+    if selection.everything:
+        # All of `retry --all`'s pending patches that matter are those of runs in trouble.
+        waiting = "pending" in states and "dead" in states
+        return (
+            _ROWS + "state IN ('dead', 'held') UNION ALL " + _ROWS + "state = 'pending'"
+            " AND (? OR workflow_run_id IN (SELECT workflow_run_id FROM lanes))",
+            (not waiting or "held" in states,),
+        )
+    return _ROWS + "0", ()
 
 
 def _youngest_first(rows: Iterable[_Row]) -> list[_Row]:

@@ -24,7 +24,7 @@ from stores import (
 
 from syncd.core.fold import body_of
 from syncd.core.patch import Patch
-from syncd.store import Selection, Store, Verb, read
+from syncd.store import Selection, Store, Verb, read, verbs
 from syncd.store.store import STEP_PATCHES
 
 EVERYTHING = Selection(everything=True)
@@ -400,6 +400,33 @@ async def test_no_verb_walks_what_was_delivered(store: Store) -> None:
     assert [sql for sql, step in plans if step in ("SCAN outbox", "SCAN snapshots")] == []
     assert any("outbox_trouble" in step for step in taken)
     assert any("outbox_lane" in step for step in taken)
+
+
+@pytest.mark.parametrize("verb", APPLIES)
+async def test_what_a_verb_in_steps_is_for_is_found_by_index_and_kept_small(
+    store: Store, verb: Verb
+) -> None:
+    await fill(store, *[(f"r{n % 9}", "{}") for n in range(900)])
+    await store.settle([dead("r0", 1), deferred("r1", 2, due_at=NOON)])
+    await store.operate("hold", ids(3), in_flight=())
+    expected = {
+        "retry": [1, *range(2, 901, 9)],
+        "discard": list(range(1, 901)),
+        "hold": [1 + n for n in range(900) if n not in (0, 2)],
+        "release": [3],
+    }
+    asked: list[str] = []
+
+    def chosen(db: sqlite3.Connection) -> tuple[bytes, list[str]]:
+        db.set_trace_callback(asked.append)
+        found = verbs.chosen(db, verb, EVERYTHING)
+        db.set_trace_callback(None)
+        return bytes(found), plan(db, asked[0])
+
+    packed, steps = await store.read(chosen)
+
+    assert [*memoryview(packed).cast("q")] == expected[verb]
+    assert "SCAN outbox" not in steps
 
 
 async def test_a_verb_over_many_patches_lets_producers_in(store: Store) -> None:
