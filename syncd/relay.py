@@ -26,6 +26,7 @@ from syncd.core.outcome import (
 )
 from syncd.core.schedule import Lane
 from syncd.core.settlement import Dead, Deferred, Patience, Settlement, settlements
+from syncd.core.unknown import Unknown
 from syncd.gate import PROMPT_S, Gate
 from syncd.lanes import Lanes
 from syncd.settler import Settler
@@ -65,6 +66,7 @@ class Figures:
     """Of one request, smoothed."""
     lately: Minute = field(default_factory=Minute)
     """Patches delivered."""
+    unknown: Unknown = field(default_factory=Unknown)
 
     def delivered_per_s_1m(self, now: float) -> float:
         """Patches a second over the last minute."""
@@ -307,6 +309,7 @@ class Relay:
                 await self._move_on(lane, request.ids)
             case Refused(trouble) if trouble.blame is Blame.RUN:
                 # All that waited is parked; what has come for the run since then is not.
+                self.figures.unknown.add(lane.run, trouble)
                 await self._move_on(lane, tuple(patch.id for patch in lane.waiting))
             case Refused() if len(request.ids) == 1:
                 await self._move_on(lane, request.ids)

@@ -52,6 +52,8 @@ class Status:
         closed = None if gate.closed_for_s is None else read.instant(now + gate.closed_for_s)
         state, reason = self._state(closed)
         troubles = list(self._troubles())
+        if unknown := self._relay.figures.unknown.trouble(self._relay.figures.confirmed):
+            troubles.append(unknown)
         if self._relay.trouble and state != "waiting":
             troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
         return {

@@ -357,3 +357,21 @@ def test_a_list_whose_daemon_is_killed_halfway_is_not_taken_for_whole(
     assert listing.returncode == 1
     assert len(rest.splitlines()) < 3_999
     assert "the daemon went away before its answer was whole" in told
+
+
+def test_an_api_that_knows_no_run_at_all_is_a_trouble_that_names_the_setting(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Each patch alone is parked as refused, and each alone might be somebody's mistake."""
+    with start_daemon(tmp_path, f"{sandbox.url}/elsewhere") as daemon:
+        daemon.insert(*[(f"lost_{n}", "x", None) for n in range(9)])
+        daemon.syncd("wait", "--all", "--timeout", "10")
+        few = daemon.status()
+        daemon.insert(("lost_9", "x", None))
+        daemon.syncd("wait", "--all", "--timeout", "10")
+        many = daemon.status()
+        shown = daemon.syncd("status").stdout
+
+    assert (few["outbox"]["dead"], few["troubles"]) == (9, [])
+    assert (many["outbox"]["dead"], len(many["troubles"])) == (10, 1)
+    assert "check api.base_url and api.workspace_id, then syncd retry --reason " in shown
