@@ -41,6 +41,11 @@ class Lanes:
         """How many lanes may go now."""
         return self._schedule.ready
 
+    @property
+    def alone(self) -> dict[str, int]:
+        """By run, of the lanes held: the id up to which its patches go one by one."""
+        return self._schedule.alone
+
     def wake(self) -> None:
         """There may be something new in the outbox. May be called often, may be lost."""
         self._news = True

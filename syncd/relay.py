@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from syncd.core.answer import NoReply, Reply
-from syncd.core.fold import Barrier, Fold, fold
+from syncd.core.fold import Fold
 from syncd.core.liveness import Standing, Waits
 from syncd.core.minute import Minute
 from syncd.core.outcome import (
@@ -24,7 +24,9 @@ from syncd.core.outcome import (
     Unavailable,
     classify,
 )
+from syncd.core.plan import UNSENDABLE, request_of
 from syncd.core.schedule import Lane
+from syncd.core.sending import Out
 from syncd.core.settlement import Dead, Deferred, Patience, Settlement, settlements
 from syncd.core.unknown import Unknown
 from syncd.gate import PROMPT_S, Gate
@@ -111,7 +113,8 @@ class Relay:
         self._draw = draw
         self._lanes = Lanes(store, wall)
         self._turn = asyncio.Lock()
-        self._in_flight: dict[str, tuple[int, ...]] = {}
+        self._in_flight: dict[str, tuple[tuple[int, ...], float]] = {}
+        """By run: the patches whose request is out, and the instant at which it began."""
         self._attempts: dict[asyncio.Task[None], float] = {}
         """Each with the instant at which it began."""
         self._step: tuple[Waits, float] = (Waits.NEWS, 0.0)
@@ -179,7 +182,18 @@ class Relay:
     @property
     def in_flight(self) -> frozenset[int]:
         """The patches whose request is out or whose answer is being settled."""
-        return frozenset(i for ids in self._in_flight.values() for i in ids)
+        return frozenset(i for ids, _ in self._in_flight.values() for i in ids)
+
+    @property
+    def out(self) -> dict[str, Out]:
+        """The same by run."""
+        now = asyncio.get_running_loop().time()
+        return {run: Out(ids, now - began) for run, (ids, began) in self._in_flight.items()}
+
+    @property
+    def alone(self) -> dict[str, int]:
+        """By run: patches up to this id go one by one, because a fold of them was refused."""
+        return self._lanes.alone
 
     @property
     def unsettled(self) -> int:
@@ -247,32 +261,21 @@ class Relay:
             self._gate.give_back(probe=probe)
             return
         lane.fresh = False
-        request = self._request(lane)
+        request = request_of(lane, folding=self.policy.fold)
+        began = asyncio.get_running_loop().time()
         if request is None:
             self._gate.give_back(probe=probe)
-            self._in_flight[lane.run] = (lane.waiting[0].id,)
+            self._in_flight[lane.run] = (lane.waiting[0].id,), began
             attempt = tasks.create_task(self._bury(lane))
         else:
-            self._in_flight[lane.run] = request.ids
+            self._in_flight[lane.run] = request.ids, began
             attempt = tasks.create_task(self._attempt(lane, request, probe))
-        self._attempts[attempt] = asyncio.get_running_loop().time()
+        self._attempts[attempt] = began
         attempt.add_done_callback(lambda done: self._attempts.pop(done, None))
 
     def _nobody_else(self) -> bool:
         """Whether all that is in flight waits to be settled already."""
         return len(self._in_flight) <= self._settler.backlog
-
-    def _request(self, lane: Lane) -> Fold | None:
-        """The lane's next request; None if its first patch cannot be sent at all."""
-        alone: Barrier | None = None
-        if not self.policy.fold:
-            alone = Barrier.OFF
-        elif lane.waiting[0].id <= lane.alone_until:
-            alone = Barrier.ALONE
-        try:
-            return fold(lane.waiting, alone)
-        except ValueError:
-            return None
 
     async def _attempt(self, lane: Lane, request: Fold, probe: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -293,7 +296,7 @@ class Relay:
 
     async def _bury(self, lane: Lane) -> None:
         """The lane's first patch cannot be sent: SQL has put into it what JSON cannot say."""
-        trouble = Trouble(Blame.PATCH, "invalid", "its name or metadata is not JSON in UTF-8")
+        trouble = Trouble(Blame.PATCH, "invalid", UNSENDABLE)
         first = (lane.waiting[0].id,)
         log.warning("patch.dead", run=lane.run, patches=first, reason=trouble.code)
         await self._settler.settle(Dead(lane.run, first, trouble, lane.troubled))

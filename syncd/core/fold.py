@@ -44,6 +44,7 @@ class Barrier(StrEnum):
     ALONE = "is sent alone, because a request with several patches was refused"
     OFF = "folding is switched off"
     TEXT = "its metadata cannot be taken apart"
+    UNREAD = "lies beyond what is read of one run at a time"
 
 
 @dataclass(frozen=True, slots=True)

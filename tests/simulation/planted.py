@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from syncd import fence, gate, lanes, relay, settler
-from syncd.core import backoff, breaker, fold, outcome, pace, schedule, settlement, window
+from syncd.core import backoff, breaker, fold, outcome, pace, plan, schedule, settlement, window
 from syncd.core.answer import Run
 from syncd.core.outcome import Blame, Confirmed, Refused, Unavailable
 from syncd.core.settlement import Dead
@@ -81,7 +81,7 @@ def first_name_wins(bug: Patch) -> None:
             return fold.Fold(request.ids, body(waiting[0].name, values), request.barrier)
         return request
 
-    bug.setattr(relay, "fold", folded)
+    bug.setattr(plan, "fold", folded)
 
 
 def _metadata(request_body: bytes) -> Any:

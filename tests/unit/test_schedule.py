@@ -76,6 +76,17 @@ def test_a_lane_that_is_held_is_left_as_it_is() -> None:
     assert taken.waiting[0].id == 1
 
 
+def test_it_tells_which_runs_go_one_by_one() -> None:
+    schedule = holding(lane("r", 1), lane("s", 2))
+    taken = schedule.take()
+    assert taken is not None
+    taken.alone_until = 7
+
+    assert schedule.alone == {"r": 7}
+    schedule.drop("r")
+    assert schedule.alone == {}
+
+
 def test_an_urgent_arrival_pulls_its_whole_lane_forward() -> None:
     schedule = holding(lane("old", 1), lane("r", 2))
 
