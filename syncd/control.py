@@ -16,10 +16,11 @@ import structlog
 from aiohttp import web
 
 from syncd.core.patch import Invalid, Patch, parse
+from syncd.core.sending import Live, Sending
 from syncd.errors import SyncdError
 from syncd.gate import Gate
 from syncd.relay import Relay
-from syncd.store import Place, Query, Selection, Store, StoreUnavailable, Verb, read
+from syncd.store import Place, Query, Selection, Store, StoreUnavailable, Verb, plan, read, why
 from syncd.store.facts import PAUSED
 
 log = structlog.get_logger()
@@ -38,12 +39,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Control:
     """Answers on the control socket: many rows in parts. No answer outlives the daemon's stop."""
 
-    def __init__(self, store: Store, relay: Relay, gate: Gate, status: Status) -> None:
+    def __init__(
+        self,
+        store: Store,
+        relay: Relay,
+        gate: Gate,
+        status: Status,
+        sending: Callable[[], Sending],
+    ) -> None:
         self._store = store
         self._relay = relay
         self._gate = gate
         self._status = status
         self._readers = asyncio.Semaphore(MAX_READERS)
+        self._sending = sending
 
     async def listen(self, path: Path, stack: AsyncExitStack) -> None:
         """Listen until `stack` is closed. Raises SyncdError if the path is taken or not ours."""
@@ -52,6 +61,8 @@ class Control:
         app.add_routes(
             [
                 web.get("/status", self._get_status),
+                web.get("/read/why", self._why),
+                web.get("/read/plan", self._plan),
                 web.get("/read/{what}", self._read),
                 web.post("/enqueue", self._enqueue),
                 web.post("/batches", self._open_batch),
@@ -152,6 +163,27 @@ class Control:
             yield
         finally:
             self._readers.release()
+
+    async def _why(self, request: web.Request) -> web.Response:
+        ask, now, live = request.query, self._store.now(), self._live()
+        if (run := ask.get("run")) is not None:
+            row = await self._store.read(lambda db: why.run(db, run, now, live))
+            return _line(_found(row, f"no patch for run {run}"))
+        patch_id = _whole(ask.get("id"), 0)
+        row = await self._store.read(lambda db: why.patch(db, patch_id, now, live))
+        return _line(_found(row, f"no patch {patch_id} in the outbox"))
+
+    async def _plan(self, request: web.Request) -> web.Response:
+        now, live = self._store.now(), self._live()
+        limit = min(_whole(request.query.get("limit"), plan.LIMIT), plan.MOST)
+        rows = await self._store.read(lambda db: plan.plan(db, now, live, limit))
+        body = b"".join(read.encode(row) + b"\n" for row in rows)
+        return web.Response(body=body, content_type=NDJSON)
+
+    def _live(self) -> Live:
+        """What no row says."""
+        relay = self._relay
+        return Live(self._sending(), relay.policy.fold, relay.out, relay.alone)
 
     async def _enqueue(self, request: web.Request) -> web.Response:
         patches: list[Patch] = []

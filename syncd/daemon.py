@@ -176,7 +176,7 @@ class Daemon:
             troubles=self._troubles,
             wall=self._wall,
         )
-        control = Control(self._store, self._relay, self._gate, self._status)
+        control = Control(self._store, self._relay, self._gate, self._status, self._status.sending)
         await control.listen(self._places.socket, stack)
         if address := config.control.metrics_address:
             from syncd import metrics  # noqa: PLC0415  only who asks for it pays for it

@@ -7,6 +7,7 @@ from typing import Any
 
 from syncd import __version__
 from syncd.core import estimate
+from syncd.core.sending import Sending
 from syncd.gate import Gate
 from syncd.relay import Relay
 from syncd.spool import Spool
@@ -49,18 +50,17 @@ class Status:
         status["outbox"]["in_flight"] = in_flight
         status["outbox"]["pending"] -= in_flight
         gate = self._gate.figures()
-        closed = None if gate.closed_for_s is None else read.instant(now + gate.closed_for_s)
-        state, reason = self._state(closed)
+        sending = self.sending()
         troubles = list(self._troubles())
         if unknown := self._relay.figures.unknown.trouble(self._relay.figures.confirmed):
             troubles.append(unknown)
-        if self._relay.trouble and state != "waiting":
+        if self._relay.trouble and sending.state != "waiting":
             troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
         return {
             "daemon": {
                 "running": True,
-                "state": state,
-                "reason": reason,
+                "state": sending.state,
+                "reason": sending.reason,
                 "pid": os.getpid(),
                 "version": __version__,
                 "started_at": read.instant(self._started_at),
@@ -71,7 +71,7 @@ class Status:
                 "rate_per_s": gate.rate_per_s,
                 "max_in_flight": gate.max_in_flight,
                 "window": gate.window,
-                "closed_until": closed,
+                "closed_until": read.instant(sending.closed_until),
                 "breaker": gate.breaker,
             },
             "throughput": {
@@ -80,7 +80,7 @@ class Status:
                 ),
                 "requests_per_s_1m": gate.requests_per_s_1m,
             },
-            "eta_s": self._eta_s(status["outbox"]["pending"] + in_flight),
+            "eta_s": self._eta_s(sending, status["outbox"]["pending"] + in_flight),
             "spool": {
                 "waiting": files_waiting,
                 "rejected": files_rejected,
@@ -88,6 +88,19 @@ class Status:
             "last_error": status["last_error"],
             "troubles": troubles,
         }
+
+    def sending(self) -> Sending:
+        """How sending stands, and what to reckon with."""
+        gate, figures = self._gate.figures(), self._relay.figures
+        closed = None if gate.closed_for_s is None else self._wall() + gate.closed_for_s
+        state, reason = self._state(read.instant(closed))
+        rate: float | None = gate.rate_per_s
+        if self.draining or self._gate.paused or self._gate.blocked or self._relay.trouble:
+            rate = None
+        elif figures.latency_s > 0:
+            rate = min(gate.rate_per_s, gate.window / figures.latency_s)
+        by_api = state == "blocked" or (state == "waiting" and not self._relay.trouble)
+        return Sending(state, reason, closed, rate, figures.patches_per_request, by_api=by_api)
 
     def _state(self, closed_until: str | None) -> tuple[str, str | None]:
         """The daemon's state in one word, and why. The first that holds is the one that is said."""
@@ -106,18 +119,11 @@ class Status:
             return "waiting", f"the API asked to wait until {closed_until}"
         return "running", None
 
-    def _eta_s(self, pending: int) -> float | None:
-        gate = self._gate.figures()
-        if self._gate.paused or self._gate.blocked or self._relay.trouble:
-            return 0.0 if pending == 0 else None
-        figures = self._relay.figures
-        rate = gate.rate_per_s
-        if figures.latency_s > 0:
-            rate = min(rate, gate.window / figures.latency_s)
+    def _eta_s(self, sending: Sending, pending: int) -> float | None:
         seconds = estimate.eta_s(
             pending,
-            rate_per_s=rate,
-            patches_per_request=figures.patches_per_request,
-            closed_for_s=gate.closed_for_s or 0.0,
+            rate_per_s=sending.requests_per_s or 0.0,
+            patches_per_request=sending.patches_per_request,
+            closed_for_s=self._gate.figures().closed_for_s or 0.0,
         )
         return None if seconds is None else round(seconds, 1)

@@ -18,6 +18,7 @@ import orjson
 
 from syncd.cli.wire import PATIENT_S, Wire
 from syncd.config import Config, ConfigErrorWithRest, Places, load, locate
+from syncd.core.sending import Live
 from syncd.errors import SyncdError
 
 DEEP = 1000
@@ -64,7 +65,7 @@ class Door:
         return None if answer is None else orjson.loads(answer)
 
     def _lines_of_file(self, what: str, query: Query) -> Iterator[bytes]:
-        from syncd.store import read
+        from syncd.store import plan, read
         from syncd.store.schema import open_reader
 
         given: dict[str, Any] = {name: it for name, it in query.items() if it is not None}
@@ -81,9 +82,27 @@ class Door:
                 case "runs":
                     where = [pair.partition("=")[::2] for pair in given.pop("where", ())]
                     rows = read.runs(db, where=where, **given)
+                case "why":
+                    rows = self._why(db, now, **given)
+                case "plan":
+                    rows = iter(plan.plan(db, now, self._stopped(db, now), **given))
                 case _:
                     rows = read.batches(db, **given)
             yield from map(read.encode, rows)
+
+    def _why(
+        self, db: sqlite3.Connection, now: float, id: int = 0, run: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        from syncd.store import why
+
+        live = self._stopped(db, now)
+        found = why.patch(db, id, now, live) if run is None else why.run(db, run, now, live)
+        return filter(None, [found])
+
+    def _stopped(self, db: sqlite3.Connection, now: float) -> Live:
+        from syncd.store import read
+
+        return Live(read.stopped(db, now), self.config.delivery.fold)
 
 
 def read_row(line: bytes) -> dict[str, Any]:

@@ -29,26 +29,29 @@ SELECT json_group_array(json_array(asked.key, patch.id, patch.name, patch.metada
   LEFT JOIN lanes ON lanes.workflow_run_id = asked.value
  WHERE patch.id IN (SELECT id FROM outbox
                      WHERE stretch IN stretches AND workflow_run_id = asked.value
-                       AND state = 'pending'
+                       AND state = 'pending' AND id > ?3
                      ORDER BY stretch, id LIMIT ?2)
 """
 
 
-def load_lanes(db: sqlite3.Connection, runs: Collection[str]) -> list[Lane]:
-    """The lanes of these runs, in the order given, without those for which nothing waits."""
+def load_lanes(db: sqlite3.Connection, runs: Collection[str], after_id: int = 0) -> list[Lane]:
+    """The lanes of these runs, in the order given, without those for which nothing waits.
+
+    With `after_id`, what of them lies beyond that patch.
+    """
     asked, lanes = list(runs), []
     for begin in range(0, len(asked), AT_ONCE):
         some = asked[begin : begin + AT_ONCE]
         limit = MAX_MEMBERS + 1
-        (found,) = db.execute(_LANES, (orjson.dumps(some).decode(), limit)).fetchone()
+        (found,) = db.execute(_LANES, (orjson.dumps(some).decode(), limit, after_id)).fetchone()
         for number, rows in groupby(orjson.loads(found), key=lambda row: row[0]):
             lanes.append(_lane(db, some[number], list(rows)))
     return lanes
 
 
-def load_lane(db: sqlite3.Connection, run: str) -> Lane | None:
+def load_lane(db: sqlite3.Connection, run: str, after_id: int = 0) -> Lane | None:
     """The lane of a run as it stands in the outbox; None if nothing of it waits."""
-    return next(iter(load_lanes(db, [run])), None)
+    return next(iter(load_lanes(db, [run], after_id)), None)
 
 
 def is_readable(db: sqlite3.Connection, patch_id: int, *texts: str | None) -> bool:

@@ -49,7 +49,7 @@ def page(
     Lanes in trouble are met through their due time only. With a limit of 0 only the cursor moves,
     back to where patches have arrived that go before what was walked.
     """
-    lanes, empty = _due(db, held, limit, now)
+    lanes, empty = due_lanes(db, held, limit, now)
     due = db.execute("SELECT min(due_at) FROM lanes WHERE due_at > ?", (now,)).fetchone()[0]
     cursor = _with_arrivals(db, cursor)
     arrived: dict[str, int] = {}
@@ -76,9 +76,10 @@ def page(
     return Page(lanes, arrived, cursor, exhausted and at_the_end, unreadable, empty, due)
 
 
-def _due(
+def due_lanes(
     db: sqlite3.Connection, held: Collection[str], limit: int, now: float
 ) -> tuple[list[Lane], list[str]]:
+    """Lanes in trouble whose backoff is over; and the runs of those that have nothing left."""
     lanes: list[Lane] = []
     empty: list[str] = []
     due = (

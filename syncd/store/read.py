@@ -3,14 +3,16 @@
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from syncd.core.fold import NAME
+from syncd.core.sending import Sending
 from syncd.store import found, wanted
-from syncd.store.facts import LAST_ERROR, PAUSED, fact
+from syncd.store.facts import CLOSED_UNTIL, LAST_ERROR, PAUSED, fact
 from syncd.store.settle import body_of_snapshot
 
 Row = dict[str, Any]
@@ -30,10 +32,28 @@ def instant(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@contextmanager
+def at_once(db: sqlite3.Connection) -> Iterator[None]:
+    """Whatever is read within the block is of one moment."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.execute("ROLLBACK")
+
+
+def stopped(db: sqlite3.Connection, now: float) -> Sending:
+    """How sending stands while no daemon runs."""
+    reason = "nothing is sent while the daemon is down"
+    if fact(db, PAUSED) is not None:
+        reason += "; an operator has paused sending: it will start paused"
+    until = float(fact(db, CLOSED_UNTIL) or 0.0)
+    return Sending("stopped", reason, until if until > now else None)
+
+
 def outbox(db: sqlite3.Connection, now: float) -> Row:
     """The parts of `status` that the database knows."""
     counts: dict[str, int] = dict(db.execute("SELECT state, n FROM counters"))
-    error = fact(db, LAST_ERROR)
     (suspect,) = db.execute("SELECT count(*) FROM suspects").fetchone()
     return {
         "outbox": {
@@ -48,9 +68,14 @@ def outbox(db: sqlite3.Connection, now: float) -> Row:
             "oldest_pending_s": _oldest_pending_s(db, now),
         },
         "snapshots": {"count": counts["snapshots"]},
-        "last_error": _error(error),
+        "last_error": last_error(db),
         "paused": fact(db, PAUSED) is not None,
     }
+
+
+def last_error(db: sqlite3.Connection) -> Row | None:
+    """What went wrong last, whoever was to blame."""
+    return _error(fact(db, LAST_ERROR))
 
 
 def patches(

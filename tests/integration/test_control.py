@@ -22,6 +22,7 @@ from stores import dead, delivered, fill, insert, opened, rows, states
 
 from syncd import control
 from syncd.control import MAX_BODY_BYTES, Control
+from syncd.core.sending import Sending
 from syncd.errors import SyncdError
 from syncd.store import read
 from syncd.store.facts import PAUSED, fact
@@ -66,6 +67,10 @@ async def nothing() -> dict[str, Any]:
     return {}
 
 
+def sending() -> Sending:
+    return Sending("running", requests_per_s=8.0)
+
+
 @asynccontextmanager
 async def listening(path: Path, it: Delivering) -> AsyncIterator[Asking]:
     """A control socket for the length of the block."""
@@ -74,7 +79,7 @@ async def listening(path: Path, it: Delivering) -> AsyncIterator[Asking]:
         return {"asked": "and answered"}
 
     async with AsyncExitStack() as stack:
-        await Control(it.store, it.relay, it.gate, status).listen(path, stack)
+        await Control(it.store, it.relay, it.gate, status, sending).listen(path, stack)
         connector = aiohttp.UnixConnector(path=str(path))
         async with aiohttp.ClientSession(connector=connector) as session:
             yield Asking(it, path, session)
@@ -132,7 +137,7 @@ async def refusal(path: Path, it: Delivering) -> str:
     """The one line that a daemon says which cannot listen there."""
     async with AsyncExitStack() as stack:
         with pytest.raises(SyncdError) as refused:
-            await Control(it.store, it.relay, it.gate, nothing).listen(path, stack)
+            await Control(it.store, it.relay, it.gate, nothing, sending).listen(path, stack)
     assert "\n" not in str(refused.value)
     assert str(path) in str(refused.value)
     assert "None" not in str(refused.value)
@@ -416,6 +421,10 @@ async def test_rows_come_one_a_line_as_from_the_file(asking: Asking) -> None:
     [
         ("/read/patch?id=7", 404, "no patch 7 in the outbox"),
         ("/read/snapshot?run=r", 404, "no snapshot of r"),
+        ("/read/why?id=7", 404, "no patch 7 in the outbox"),
+        ("/read/why?run=r", 404, "no patch for run r"),
+        ("/read/why?id=x", 400, "x"),
+        ("/read/plan?limit=x", 400, "x"),
         ("/read/runs?where=k", 400, "must be KEY=VALUE"),
         ("/read/patches?limit=x", 400, "x"),
         ("/read/runs?limit=-1", 400, "must be 0 or more"),
