@@ -23,6 +23,8 @@ COMMANDS = {
     "enqueue": "syncd.cli.enqueue",
     "status": "syncd.cli.status",
     "list": "syncd.cli.patches",
+    "why": "syncd.cli.why",
+    "plan": "syncd.cli.plan",
     "batches": "syncd.cli.batches",
     "wait": "syncd.cli.wait",
     "show": "syncd.cli.snapshots",

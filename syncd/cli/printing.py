@@ -1,5 +1,8 @@
 """Text for people: counts, spans of time, and values that cannot steer the terminal."""
 
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 
@@ -9,6 +12,38 @@ def plain(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def paragraph(name: str, text: str) -> Iterator[str]:
+    """`text` beside its name, in lines as long as the terminal has it."""
+    return wrapped(text, f"  {name:<12} ", " " * 15)
+
+
+def wrapped(text: str, begin: str, indent: str = "") -> Iterator[str]:
+    """`text` in lines as long as the terminal has it, the first behind `begin`."""
+    width = max(40, shutil.get_terminal_size().columns)
+    yield from textwrap.wrap(
+        text,
+        width,
+        initial_indent=begin,
+        subsequent_indent=indent or begin,
+        break_on_hyphens=False,
+    )
+
+
+def next_steps(advice: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Commands that would help, each with its reason; nothing where there are none."""
+    if advice:
+        width = max(len(command) for command, _ in advice)
+        yield from ("", "Next:", *(f"  {command:<{width}}   {why}" for command, why in advice))
+
+
+def named(ids: Sequence[int], among: int) -> str:
+    """`17, 18 and 19`, or the first of them and how many there are more."""
+    if among > len(ids):
+        return f"{', '.join(map(str, ids))} and {count(among - len(ids))} more"
+    *before, last = map(str, ids)
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def count(number: int) -> str:

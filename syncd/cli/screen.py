@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.printing import ago, count, many, plain, seconds_since, span
+from syncd.cli.printing import ago, count, many, next_steps, plain, seconds_since, span
 
 _COLOURS = {"running": "green", "stopped": "red", "blocked": "red"}  # else yellow
 
@@ -24,11 +24,7 @@ def screen(status: dict[str, Any], now: float, *, start: str = "syncd run") -> l
         *(_line("trouble", plain(trouble)) for trouble in status["troubles"]),
         *_last_error(status["last_error"], now),
     ]
-    advice = list(_advice(status, start))
-    if advice:
-        width = max(len(command) for command, _ in advice)
-        lines += ["", "Next:", *(f"  {command:<{width}}   {why}" for command, why in advice)]
-    return lines
+    return [*lines, *next_steps(list(_advice(status, start)))]
 
 
 def _head(daemon: dict[str, Any], now: float) -> str:

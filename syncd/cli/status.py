@@ -57,7 +57,7 @@ def status_command(*, watch: bool, as_json: bool, config_path: str | None) -> in
         if as_json:
             click.echo(json.dumps(status))
         else:
-            click.echo("\n".join(screen(status, time.time(), start=_start())))
+            click.echo("\n".join(screen(status, time.time(), start=start_command())))
         if not watch:
             return 0 if status["daemon"]["running"] else NOT_RUNNING
         sys.stdout.flush()
@@ -107,7 +107,7 @@ def offline(to: Door) -> dict[str, Any]:
     }
 
 
-def _start() -> str:
+def start_command() -> str:
     """The command that starts the daemon here: systemd's, if it knows of it."""
     return "systemctl start syncd" if any(map(os.path.exists, _UNITS)) else "syncd run"
 
@@ -128,6 +128,6 @@ def _watch_on_terminal(to: Door) -> int:
 
     with Live(auto_refresh=False, screen=True) as live:
         while True:
-            lines = screen(current(to), time.time(), start=_start())
+            lines = screen(current(to), time.time(), start=start_command())
             live.update(Text.from_ansi("\n".join(lines)), refresh=True)
             time.sleep(EVERY_S)

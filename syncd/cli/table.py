@@ -84,6 +84,11 @@ def _narrowed(columns: Sequence[Column], widths: Sequence[int], room: int) -> li
     return narrow
 
 
+def cut(line: str) -> str:
+    """A line, cut where the terminal ends if there is one."""
+    return shortened(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line
+
+
 def shortened(text: str, size: int, *, middle: bool = False) -> str:
     """The text in so many columns of a terminal, with an ellipsis for what is missing."""
     if width(text) <= size:
