@@ -183,12 +183,16 @@ def _daemon(cause: Row, row: Row, now: float) -> str:
 
 def _turn(cause: Row, row: Row, now: float) -> str:
     place = row["place"]
-    if place is None or not place["ahead"]:
+    if place is None or not place["requests_ahead"]:
         return "it is the next to go"
-    more = "more than " if place["at_least"] else ""
-    about = "about " if place["about"] else ""
-    patches = f"{more}{count(place['ahead'])} of the {many(place['waiting'], 'patch')} that wait"
-    return f"{patches} go first, in {about}{many(place['requests_ahead'], 'request')}"
+    requests = place["requests_ahead"]
+    more = "more than " if place["at_least"] else "about " if place["about"] else ""
+    go = (
+        f"{more}{many(requests, 'request')} of other runs {'goes' if requests == 1 else 'go'} first"
+    )
+    least = "more than " if place["at_least"] else ""
+    ahead, waiting = f"{least}{count(place['ahead'])}", many(place["waiting"], "patch")
+    return f"{go}; {ahead} of the {waiting} that wait stand before its run"
 
 
 def _watched(cause: Row, row: Row, now: float) -> str:

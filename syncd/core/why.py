@@ -49,14 +49,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What waits and goes before a run's next request, by priority, then by arrival."""
+    """What of other runs goes before a patch."""
 
     patches: int
+    """Those that stand before its run, by priority, then by arrival."""
     requests: int
+    """Those that go before the request with it."""
     at_least: bool = False
     """There are more: counting had an end."""
     about: bool = False
-    """The requests are reckoned from those of the first patches."""
+    """The requests are reckoned, one for each run; folding may need more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def _pending(facts: Facts, sending: Sending, now: float) -> list[Link]:
     if sending.state != "running":
         links.append(Link(Cause(sending.state), sending.reason, until=sending.closed_until))
     ahead = facts.ahead or Ahead(0, 0)
-    if ahead.patches or not links:
+    if ahead.requests or not links:
         at_least = ahead.at_least or None
         links.append(
             Link(Cause.TURN, patches=ahead.patches, requests=ahead.requests, at_least=at_least)

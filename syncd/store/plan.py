@@ -23,7 +23,7 @@ ROWS = 20_000  # walked for them, if they can be had with that
 def plan(db: sqlite3.Connection, now: float, live: Live, limit: int = LIMIT) -> list[Row]:
     """The next requests in their order, as if each were answered at once."""
     with at_once(db):
-        lanes = _lanes(db, now, live, limit)
+        lanes = lanes_to_go(db, now, live, limit)
         found = requests(lanes, rest(db), folding=live.folding)
         return [
             _row(turn, request, turn_s(turn, live.sending, now))
@@ -31,7 +31,7 @@ def plan(db: sqlite3.Connection, now: float, live: Live, limit: int = LIMIT) -> 
         ]
 
 
-def _lanes(db: sqlite3.Connection, now: float, live: Live, limit: int) -> list[Lane]:
+def lanes_to_go(db: sqlite3.Connection, now: float, live: Live, limit: int) -> list[Lane]:
     """The lanes that may go, as far as so many requests need them."""
     wanted = max(LANES, limit)
     lanes, _ = due_lanes(db, live.out, wanted, now)

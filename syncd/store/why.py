@@ -5,16 +5,15 @@ import sqlite3
 from dataclasses import asdict
 from typing import Any
 
-from syncd.core.fold import MAX_MEMBERS
 from syncd.core.plan import own_requests
 from syncd.core.sending import Live, Out
 from syncd.core.why import Ahead, Facts, Link, chain, expected_s
-from syncd.store import plan, read
+from syncd.store import ahead, plan, read
 from syncd.store.read import Row, at_once, instant
 
 NAMED = 10  # older patches that are named
 COUNTED = 1_000_000  # rows of an index that are counted
-SAMPLED = 10_000  # patches ahead whose runs are looked at, to tell how many requests they are
+PARKED = 10_000  # dead, held and discarded patches of a run that are counted
 OWN_REQUESTS = 50  # of one run that are made up, to see which of them carries the patch
 CHAIN = 1000  # delivered patches of one run that are looked at
 
@@ -107,7 +106,7 @@ def _facts(db: sqlite3.Connection, run: str, patch_id: int, now: float, live: Li
         failures=failures or 0,
         error=_said(error),
         failed_at=failed_at,
-        ahead=_ahead(db, run, now, live),
+        ahead=ahead.ahead(db, run, patch_id if found else None, now, live),
     )
 
 
@@ -127,43 +126,6 @@ def _older(
         return ids, len(ids)
     counted = db.execute(f"SELECT count(*) FROM (SELECT 1 {before} LIMIT {COUNTED})", given)
     return ids, int(counted.fetchone()[0])
-
-
-def _ahead(db: sqlite3.Connection, run: str, now: float, live: Live) -> Ahead | None:
-    """What of other runs waits before a run: the walk that fills pages meets it earlier."""
-    out = json.dumps([patch_id for each in live.out.values() for patch_id in each.patch_ids])
-    # The highest priority of a run pulls all of it forward.
-    place = db.execute(
-        "SELECT priority, id FROM (SELECT priority, id FROM outbox"
-        "   WHERE stretch IN stretches AND workflow_run_id = ?1 AND state = 'pending'"
-        "     AND id NOT IN (SELECT value FROM json_each(?2))"
-        "   ORDER BY stretch, id LIMIT ?3)"
-        " ORDER BY priority DESC, id LIMIT 1",
-        (run, out, MAX_MEMBERS),
-    ).fetchone()
-    if place is None:
-        return None
-    # Two steps instead of one OR, so that each is a stretch of the index.
-    before = (
-        "SELECT {0} FROM outbox WHERE state = 'pending' AND priority > ?1 UNION ALL"
-        " SELECT {0} FROM outbox WHERE state = 'pending' AND priority = ?1 AND id < ?2"
-    )
-    rows = before.format("1") + f" LIMIT {COUNTED + 1}"
-    (patches,) = db.execute(f"SELECT count(*) FROM ({rows})", place).fetchone()
-    # Those that are out have gone already, and those of a deferred run go later.
-    rows = before.format("id, workflow_run_id AS run") + f" LIMIT {SAMPLED}"
-    sampled, going, runs = db.execute(
-        "SELECT count(*), count(going), count(DISTINCT going) FROM ("
-        "  SELECT CASE WHEN id IN (SELECT value FROM json_each(?3)) OR EXISTS ("
-        "                SELECT 1 FROM lanes WHERE workflow_run_id = run AND due_at > ?4)"
-        f"             THEN NULL ELSE run END AS going FROM ({rows}))",
-        (*place, out, now),
-    ).fetchone()
-    requests = runs if live.folding else going
-    if patches <= sampled:
-        return Ahead(going, requests)
-    scaled = round(requests * patches / sampled)
-    return Ahead(min(patches, COUNTED), scaled, at_least=patches > COUNTED, about=True)
 
 
 def _together(
@@ -202,7 +164,7 @@ def _run(db: sqlite3.Connection, run: str) -> Row:
         db.execute(
             "SELECT state, count(*) FROM (SELECT state FROM outbox"
             "   WHERE workflow_run_id = ? AND state IN ('dead', 'held', 'discarded')"
-            f"  LIMIT {SAMPLED}) GROUP BY state",
+            f"  LIMIT {PARKED}) GROUP BY state",
             (run,),
         ).fetchall()
     )
@@ -222,13 +184,13 @@ def _run(db: sqlite3.Connection, run: str) -> Row:
     }
 
 
-def _place(db: sqlite3.Connection, ahead: Ahead) -> Row:
+def _place(db: sqlite3.Connection, known: Ahead) -> Row:
     (waiting,) = db.execute("SELECT n FROM counters WHERE state = 'pending'").fetchone()
     return {
-        "ahead": ahead.patches,
-        "requests_ahead": ahead.requests,
-        "at_least": ahead.at_least,
-        "about": ahead.about,
+        "ahead": known.patches,
+        "requests_ahead": known.requests,
+        "at_least": known.at_least,
+        "about": known.about,
         "waiting": waiting,
     }
 

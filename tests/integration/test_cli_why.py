@@ -17,7 +17,7 @@ from syncd.cli.why import page
 from syncd.core.outcome import Blame, Trouble
 from syncd.core.sending import Live, Out, Sending
 from syncd.core.settlement import Noted
-from syncd.store import Selection, Store, read, why
+from syncd.store import Selection, Store, ahead, read, why
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
 STATES = ("stopped", "draining", "paused", "blocked", "waiting")
@@ -62,7 +62,8 @@ patch 3 for r is deferred, here for 5.0 s
                5.0 s ago: http_503: what the vendor said
   waiting      the API asked to wait until noon, in 7.0 s
                5.0 s ago: http_503: what the vendor said
-  turn         1 of the 3 patches that wait go first, in 1 request
+  turn         1 request of other runs goes first; 1 of the 3 patches that wait
+               stand before its run
   expected     in about 25 s
   run          2 patches waiting, not cached yet
 
@@ -196,16 +197,16 @@ async def test_whatever_stops_sending_is_named_and_fits_the_screen(
 async def test_a_look_that_came_to_an_end_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(why, "COUNTED", 1000)
-    monkeypatch.setattr(why, "SAMPLED", 500)
+    monkeypatch.setattr(ahead, "COUNTED", 1000)
+    monkeypatch.setattr(ahead, "SAMPLED", 500)
     async with opened(tmp_path / "s.db") as store:
         await fill(store, *[(f"r{n // 2}", "{}") for n in range(1200)], ("last", "{}"))
 
         text = await shown(store, 1201)
 
     assert (
-        "  turn         more than 1,000 of the 1,201 patches that wait go first, in about\n"
-        "               500 requests\n"
+        "  turn         more than 500 requests of other runs go first; more than 1,000 of\n"
+        "               the 1,201 patches that wait stand before its run\n"
         "  expected     in more than 62 s\n"
     ) in text
 
@@ -320,7 +321,7 @@ def test_a_paused_patch_knows_its_place(daemon: Daemon) -> None:
     assert (row["place"]["ahead"], row["place"]["requests_ahead"]) == (3, 2)
     assert row["daemon"]["running"] is True
     assert (of_run["patch"]["id"], of_run["run"]["waiting"]) == (last - 2, 2)
-    assert "3 of the 4 patches that wait go first, in 2 requests" in text
+    assert "2 requests of other runs go first; 3 of the 4 patches" in text
     assert "syncd resume" in text
 
 

@@ -29,7 +29,7 @@ from syncd.core.patch import Patch
 from syncd.core.plan import request_of
 from syncd.core.sending import Live, Out, Sending
 from syncd.lanes import Lanes
-from syncd.store import Selection, Store, plan, read, why
+from syncd.store import Selection, Store, ahead, plan, read, why
 from syncd.store.schema import open_reader, open_writer
 
 RUNNING = Live(Sending("running", requests_per_s=8.0), folding=True)
@@ -62,39 +62,74 @@ def causes(row: dict[str, Any]) -> list[str]:
 patches = st.lists(st.tuples(st.sampled_from("rstu"), st.integers(-1, 2)), min_size=1, max_size=30)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(patches=patches, states=st.data(), folding=st.booleans())
-def test_ahead_is_what_the_queue_has_before_the_run(
-    tmp_path: Path, patches: list[tuple[str, int]], states: st.DataObject, folding: bool
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(patches=patches, data=st.data(), folding=st.booleans())
+def test_ahead_is_what_the_queue_has_before_the_patch(
+    tmp_path: Path, patches: list[tuple[str, int]], data: st.DataObject, folding: bool
 ) -> None:
-    """Counted here the slow way: walk the queue, and stop where the run is met first."""
+    """Counted here the slow way."""
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.db"
-    chosen = states.draw(st.sampled_from(range(1, len(patches) + 1)))
-    out = states.draw(
-        st.sets(st.sampled_from("rstu").filter(lambda r: r != patches[chosen - 1][0]))
-    )
+    chosen = data.draw(st.sampled_from(range(1, len(patches) + 1)))
+    run = patches[chosen - 1][0]
+    out = data.draw(st.sets(st.sampled_from(sorted({*"rstu"} - {run}))))
     with closing(open_writer(path)) as db:
         db.executemany(
             "INSERT INTO outbox (workflow_run_id, name, priority) VALUES (?, 'n', ?)", patches
         )
-    gone = {
-        run: tuple(id for id, (of, _) in enumerate(patches, start=1) if of == run) for run in out
-    }
-    queue = sorted((-priority, id, run) for id, (run, priority) in enumerate(patches, start=1))
-    runs = [run for _, _, run in queue]
-    before = [run for run in runs[: runs.index(patches[chosen - 1][0])] if run not in out]
+    by_run: dict[str, list[int]] = {}
+    for patch_id, (of, _) in enumerate(patches, start=1):
+        by_run.setdefault(of, []).append(patch_id)
 
     with closing(open_reader(path)) as db:
-        row = why.patch(db, chosen, NOON, live(out=gone, folding=folding))
+        facts = live(out={of: tuple(by_run.get(of, ())) for of in out}, folding=folding)
+        row = why.patch(db, chosen, NOON, facts)
 
+    queue = sorted((-priority, patch_id) for patch_id, (_, priority) in enumerate(patches, start=1))
+    in_line = [patches[patch_id - 1][0] for _, patch_id in queue]
+    before = [of for of in in_line[: in_line.index(run)] if of not in out]
     assert row is not None
     assert row["place"] == {
         "ahead": len(before),
-        "requests_ahead": len(set(before) if folding else before),
+        "requests_ahead": others_before(chosen, patches, out, folding=folding),
         "at_least": False,
         "about": False,
         "waiting": len(patches),
     }
+
+
+def others_before(
+    chosen: int, patches: list[tuple[str, int]], out: Collection[str], *, folding: bool
+) -> int:
+    """Requests of other runs, each run pulled forward by the highest priority it has."""
+    lanes: dict[str, list[int]] = {}
+    priority: dict[str, int] = {}
+    for patch_id, (run, its) in enumerate(patches, start=1):
+        if run not in out:
+            lanes.setdefault(run, []).append(patch_id)
+            priority[run] = max(its, priority.get(run, its))
+    mine, others = patches[chosen - 1][0], 0
+    while True:
+        next_run = min(lanes, key=lambda run: (-priority[run], lanes[run][0]))
+        sent = lanes[next_run] if folding else lanes[next_run][:1]
+        if chosen in sent:
+            return others
+        others += next_run != mine
+        lanes[next_run] = lanes[next_run][len(sent) :]
+        if not lanes[next_run]:
+            del lanes[next_run]
+
+
+async def test_requests_that_cannot_be_folded_are_counted_each(tmp_path: Path) -> None:
+    """Also those between the requests of its own run."""
+    async with opened(tmp_path / "s.db") as store:
+        nested = '{"a":{}}'
+        await fill(store, *[("s", nested)] * 3, ("r", nested), ("s", nested), ("r", nested))
+
+        row = await asked(store, 6)
+
+    assert (row["place"]["ahead"], row["place"]["requests_ahead"]) == (3, 4)
+    assert row["causes"][0]["requests"] == 1
+    assert row["expected_s"] == round(5 / 8, 1)
 
 
 async def test_a_deferred_run_is_not_before_anybody(tmp_path: Path) -> None:
@@ -111,8 +146,9 @@ async def test_a_long_queue_is_counted_to_an_end_and_its_requests_are_reckoned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that no look takes long, whatever waits."""
-    monkeypatch.setattr(why, "COUNTED", 100)
-    monkeypatch.setattr(why, "SAMPLED", 20)
+    monkeypatch.setattr(ahead, "COUNTED", 100)
+    monkeypatch.setattr(ahead, "SAMPLED", 20)
+    monkeypatch.setattr(ahead, "PLAYED", 5)
     async with opened(tmp_path / "s.db") as store:
         await fill(store, *[(f"r{n // 2}", "{}") for n in range(80)], ("last", "{}"))
         middle = await asked(store, 81)
