@@ -83,10 +83,10 @@ def _row(turn: int, request: Request, expected_s: float | None) -> Row:
         "workflow_run_id": request.run,
         "priority": request.priority,
         "patch_ids": request.patch_ids,
-        "body": None if request.body is None else orjson.Fragment(request.body),
         "parked": UNSENDABLE if request.body is None else None,
         "apart": None
         if apart is None
         else {"patch_id": apart.patch_id, "reason": apart.barrier.value, "key": apart.key},
         "expected_s": None if expected_s is None else round(expected_s, 1),
+        "body": None if request.body is None else orjson.Fragment(request.body),  # stays the last
     }

@@ -2,7 +2,9 @@
 
 import json
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -436,6 +438,26 @@ def test_a_pause_and_a_silence_are_told_while_the_daemon_is_down(tmp_path: Path)
         text = daemon.syncd("why", "1").stdout
 
     assert "an operator has paused sending: it will start paused" in " ".join(text.split())
+
+
+def test_what_only_sqlite_takes_for_json_is_shown_as_it_would_be_sent(tmp_path: Path) -> None:
+    """A thousand levels, numbers beyond a double, half surrogates, lines within."""
+    syncd("enqueue", "r0", "--name", "x", folder=tmp_path)
+    deep = '{"a":' + "[" * 990 + "]" * 990 + "}"
+    odd = [deep, '{"a":1e999}', '{"a":"\\ud800"}', '{"a":\n1}']
+    with closing(sqlite3.connect(tmp_path / "state/syncd/syncd.db")) as db, db:
+        db.executemany(
+            "INSERT INTO outbox (workflow_run_id, metadata) VALUES (?, ?)",
+            [(f"r{n}", metadata) for n, metadata in enumerate(odd, start=1)],
+        )
+
+    plan = syncd("plan", folder=tmp_path)
+    texts = [syncd("why", f"r{n}", folder=tmp_path) for n in range(1, 5)]
+
+    assert plan.returncode == 0, plan.stderr
+    for metadata in odd:
+        assert f'     {{"metadata":{metadata}}}\n'.replace("\n1", " 1") in plan.stdout
+    assert [text.returncode for text in texts] == [0] * 4
 
 
 def test_without_a_database_there_is_nothing_to_tell(tmp_path: Path) -> None:
