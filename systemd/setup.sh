@@ -100,8 +100,9 @@ pip_install() (
 )
 
 # The settings of the service NAME ("syncd", or "syncd-" and an account's) with its places set.
+# -P, here and below: by what is installed there, not by the sources in this folder.
 sample() {
-    "$1/bin/python" -m syncd.config.sample "store.path=/var/lib/$2/syncd.db" \
+    "$1/bin/python" -P -m syncd.config.sample "store.path=/var/lib/$2/syncd.db" \
         "spool.path=/var/spool/$2" "control.socket=/run/$2/syncd.sock"
 }
 
@@ -122,10 +123,10 @@ place() {
     chmod 644 "$2"
 }
 
-completion() { _SYNCD_COMPLETE=$1_source "$new/bin/python" -m syncd; }
+completion() { _SYNCD_COMPLETE=$1_source "$new/bin/python" -P -m syncd; }
 
 installed() {
-    echo "installed $("$app/venv/bin/python" -m syncd --version)"
+    echo "installed $("$app/venv/bin/python" -P -m syncd --version)"
     is_here || return 0
     if systemctl --quiet is-active 'syncd*.service'; then
         echo "what runs is still the one from before: sudo systemctl restart syncd"

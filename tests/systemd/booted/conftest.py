@@ -39,8 +39,11 @@ def share(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = folder / "sources"
     sources.mkdir()
     for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, sources / name)
+        if (ROOT / name).is_dir():
+            built = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, sources / name, ignore=built)
+        else:
+            shutil.copy(ROOT / name, sources / name)
     version = subprocess.run(
         [INTERPRETER, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
         capture_output=True, text=True, check=True,

@@ -13,6 +13,7 @@ def test_from_nothing_to_delivered_to_nothing_again(machine: Machine) -> None:
     """An operator's whole acquaintance with syncd, on one machine."""
     said = install(machine)
     assert "systemctl enable --now syncd" in said
+    assert machine.shell("find /root/syncd -name __pycache__") == ""  # nothing of root's in there
     service = Installed(machine)
     service.fresh()
     edited = machine.read("/etc/syncd/syncd.toml")
@@ -38,7 +39,7 @@ def test_from_nothing_to_delivered_to_nothing_again(machine: Machine) -> None:
     assert machine.read("/etc/syncd/syncd.toml") == edited
     assert service.property("NRestarts") == "0"
 
-    make(machine, "rollback")
+    assert f"installed syncd {first['version']}\n" in make(machine, "rollback")
     machine.run("systemctl", "restart", "syncd")
     assert service.status()["daemon"]["version"] == first["version"]
     service.syncd("enqueue", "run_1", "--name", "second")
