@@ -139,7 +139,7 @@ def test_packagers_install_into_a_folder_without_being_root(service: Installed) 
 
     root = "/home/alice/root"
     unit = machine.read(f"{root}/usr/lib/systemd/system/syncd.service")
-    assert "ExecStart=/srv/syncd/venv/bin/syncd run\n" in unit
+    assert "ExecStart=/srv/syncd/venv/bin/syncd run " in unit
     assert machine.read(f"{root}/srv/syncd/venv/bin/syncd").startswith("#!/srv/syncd/venv/bin/py")
     assert machine.shell(f"readlink {root}/usr/bin/syncd") == "/srv/syncd/venv/bin/syncd\n"
     assert machine.shell(f"ls {root} {root}/usr/share/man/man8").split() == [

@@ -65,6 +65,23 @@ def test_with_wrong_settings_the_start_fails_once_and_names_them_all(service: In
     assert service.property("ExecMainStatus") == "4"
 
 
+def test_without_its_settings_it_does_not_go_on_with_others(service: Installed) -> None:
+    """With the defaults it would send what waits to the vendor's own host, in another form."""
+    service.start()
+    service.machine.run("mv", SETTINGS, f"{SETTINGS}.away")
+
+    service.machine.run("systemctl", "reload", "syncd")
+    service.eventually(lambda: SETTINGS in service.property("StatusText"))
+    refused = service.property("ActiveState"), service.events()[-1]["event"]
+    started = service.machine.run("systemctl", "restart", "syncd", check=False)
+
+    service.machine.run("mv", f"{SETTINGS}.away", SETTINGS)
+    assert refused == ("active", "daemon.reload_refused")
+    assert started.returncode != 0
+    assert f"{SETTINGS}: cannot be read" in service.journal("--priority=err", "--identifier=syncd")
+    assert service.property("ExecMainStatus") == "4"
+
+
 # Who may do what
 
 
