@@ -147,7 +147,7 @@ class Gate:
             case Unavailable():
                 self._unavailable(run_id, outcome, now, probe)
         self._changed.set()
-        return self._told(was)
+        return self._told(was, outcome)
 
     def pause(self) -> None:
         """An operator wants nothing sent."""
@@ -260,16 +260,21 @@ class Gate:
             wait_s = self._probe_wait_s()
             self._breaker = breaker.bad(self._breaker, run_id, now, wait_s, probe=probe)
 
-    def _told(self, was: Breaker) -> bool:
-        """Tell the log of a breaker that has opened or closed. True if it has closed."""
+    def _told(self, was: Breaker, outcome: Outcome) -> bool:
+        """Tell the log of a breaker that `outcome` has opened or closed. True if it has closed."""
         opened = self._breaker.position is Position.OPEN and was.position is Position.CLOSED
         closed = self._breaker.position is Position.CLOSED and was.position is not Position.CLOSED
-        if opened:
-            wait_s = round(self._breaker.probe_at - self._clock(), 1)
-            log.warning("gate.shut", cause=self._breaker.cause.value, probe_in_s=wait_s)
+        if opened and isinstance(outcome, LockedOut | Unavailable):
+            log.warning(
+                "gate.shut",
+                cause=self._breaker.cause.value,
+                reason=outcome.trouble.code,
+                message=outcome.trouble.message,
+                probe_in_s=round(self._breaker.probe_at - self._clock(), 1),
+            )
         elif closed:
             # As loud as what it ends: who reads warnings alone shall not think that it goes on.
-            log.warning("gate.open", after_probes=was.trips)
+            log.warning("gate.open", cause=was.cause.value, after_probes=was.trips)
         return closed
 
     def _probe_wait_s(self) -> float:

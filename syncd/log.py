@@ -29,7 +29,7 @@ REPEATING: Mapping[str, tuple[tuple[str, ...], int]] = {
     "gate.throttled": ((), 1),
     "gate.blocked": (("reason",), 1),
     "gate.shut": (("cause",), 3),
-    "gate.open": ((), 3),
+    "gate.open": (("cause",), 3),
     "relay.recalled": ((), 3),
     "relay.taken_apart": ((), 3),
     "patch.dead": (("reason",), 10),

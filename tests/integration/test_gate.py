@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import structlog
 from asyncio_throttle.throttler import Throttler
 
 from syncd.core.answer import Run
@@ -318,6 +319,30 @@ def test_one_answer_in_its_right_mind_opens_the_gate_again_slowly(answer: Outcom
         assert await answered(gate, "a", GOOD) is False
 
     test()
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause", "reason"),
+    [(FAILING, "server", "http_500"), (LOCKED_OUT, "credentials", "UNAUTHORIZED")],
+)
+def test_the_log_has_what_shut_the_gate_and_which_trouble_is_over(
+    answer: Outcome, cause: str, reason: str
+) -> None:
+    @in_virtual_time
+    async def test() -> None:
+        gate = a_gate(started=-10.0)
+        for run in "abcab" if answer is FAILING else "a":
+            await answered(gate, run, answer)
+        await answered(gate, "a", GOOD)
+
+    structlog.reset_defaults()  # other tests want less told
+    with structlog.testing.capture_logs() as said:
+        test()
+
+    shut, opened = said
+    assert (shut["event"], shut["cause"]) == ("gate.shut", cause)
+    assert (shut["reason"], shut["message"]) == (reason, "m")
+    assert (opened["event"], opened["cause"]) == ("gate.open", cause)
 
 
 @in_virtual_time

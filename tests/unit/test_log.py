@@ -100,6 +100,21 @@ def test_what_was_left_out_is_said_when_its_time_is_over_though_nothing_comes_an
     assert [event.get("repeated") for event in written()] == [None, 49]
 
 
+def test_outages_that_come_and_go_do_not_hide_that_another_trouble_is_over(
+    written: Written,
+) -> None:
+    logger = structlog.get_logger()
+    for _ in range(10):
+        logger.warning("gate.shut", cause="server")
+        logger.warning("gate.open", cause="server")
+
+    logger.warning("gate.shut", cause="credentials")
+    logger.warning("gate.open", cause="credentials")
+
+    story = [(event["event"], event["cause"]) for event in written()]
+    assert story[-2:] == [("gate.shut", "credentials"), ("gate.open", "credentials")]
+
+
 def test_a_reload_tells_what_was_left_out_and_makes_everything_new(written: Written) -> None:
     logger = structlog.get_logger()
     for _ in range(3):
