@@ -337,6 +337,8 @@ class Daemon:
             yield f"the last reload was refused: {self._refused}"
         if self._needs_restart:
             yield f"restart for {', '.join(self._needs_restart)}"
+        if not os.path.exists(self._places.socket):
+            yield f"no command can get here, restart: {self._places.socket} was removed"
         intake = self._intake.figures
         if intake.trouble:
             yield f"the spool waits: {intake.trouble}"

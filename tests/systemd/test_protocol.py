@@ -103,6 +103,15 @@ def test_the_sentence_follows_what_happens(systemd: Supervisor) -> None:
     assert said.startswith("paused: an operator has paused sending: syncd resume; ")
 
 
+def test_the_sentence_tells_of_a_socket_that_was_removed(systemd: Supervisor) -> None:
+    """Commands take such a daemon for one that is down."""
+    systemd.start().heard("READY")
+
+    systemd.daemon.socket.unlink()
+
+    systemd.heard("STATUS=no command can get here, restart: ")
+
+
 # Reload
 
 
