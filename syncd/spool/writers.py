@@ -5,8 +5,12 @@ import fcntl
 import os
 import signal
 import stat
+from functools import cache
+from pathlib import Path
 
 from syncd.spool.ready import Writer
+
+_CAP_LEASE = 28  # capabilities(7)
 
 
 def writer_of(descriptor: int) -> Writer:
@@ -26,6 +30,16 @@ def writer_of(descriptor: int) -> Writer:
 
 
 def may_ask(status: os.stat_result) -> bool:
-    """Whether asking makes sense: leases on others' files are not given, and opening them is seen
-    by whoever watches the folder."""
-    return stat.S_ISREG(status.st_mode) and os.geteuid() in {0, status.st_uid}
+    """Whether asking makes sense: leases on others' files are given to CAP_LEASE only, and opening
+    them is seen by whoever watches the folder."""
+    return stat.S_ISREG(status.st_mode) and (os.geteuid() == status.st_uid or _has_cap_lease())
+
+
+@cache  # the daemon neither gets nor drops any
+def _has_cap_lease() -> bool:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    effective = next((line for line in status.splitlines() if line.startswith("CapEff:")), "0 0")
+    return bool(int(effective.split()[1], 16) >> _CAP_LEASE & 1)

@@ -8,6 +8,15 @@ from typing import Any
 import pytest
 from installed import INCOMING, SETTINGS, Installed
 
+SLOW = """
+import os, sys, time
+with open(sys.argv[1], "w") as file:
+    file.write('{"workflow_run_id": "run_1", "name": "x"}\\n')
+    file.flush()
+    while not os.path.exists("/tmp/go-on"):
+        time.sleep(0.05)
+    file.write('{"workflow_run_id": "run_2", "name": "x"}\\n')
+"""
 THREADS = (Path(__file__).parents[1] / "threads.py").read_text()
 
 
@@ -153,6 +162,26 @@ def test_an_unreadable_file_is_reported_and_stops_nobody(service: Installed) -> 
     ]
     assert [event["file"] for event in left] == ["closed.json"]
     service.eventually(lambda: "closed.json" in service.property("StatusText"))
+
+
+def test_a_file_that_a_member_still_writes_is_not_taken_though_it_has_long_been_still(
+    service: Installed,
+) -> None:
+    """Of what was opened before the start no event tells, and the file is not the daemon's own."""
+    file = f"{INCOMING}/slow.jsonl"
+    service.machine.run("rm", "-f", "/tmp/go-on")
+    slow = ("--collect", "--quiet", "--uid=alice", "python3", "-c", SLOW, file)
+    service.machine.run("systemd-run", *slow)
+    service.eventually(lambda: service.machine.shell(f"test -s {file} && echo yes", check=False))
+
+    service.start()
+    time.sleep(1)  # ten times spool.settle_s
+    waiting = service.status()["spool"]["waiting"]
+    service.machine.run("touch", "/tmp/go-on")
+
+    service.syncd("wait", "--batch", "slow.jsonl", "--timeout", "20")
+    assert waiting == 1
+    assert set(service.runs()) == {"run_1", "run_2"}
 
 
 def test_members_may_insert_rows_where_the_operator_has_opted_in(service: Installed) -> None:
