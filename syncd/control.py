@@ -255,6 +255,7 @@ class Control:
     async def _resume(self, _: web.Request) -> web.Response:
         await self._store.remember(PAUSED, None)
         self._gate.resume()
+        self._relay.wake()
         log.info("operator.resume")
         return _json({"paused": False})
 

@@ -233,6 +233,7 @@ class Daemon:
         self._gate.limit(_limits(config))
         self._relay.policy = _policy(config)
         self._gate.hurry()
+        self._relay.wake()
         logger.info("daemon.reloaded", changed=taken)
         if found.need_restart:
             logger.warning("daemon.restart_needed", changed=found.need_restart)

@@ -125,8 +125,11 @@ class Gate:
         self._sent.add(-1, self._clock())
         self._changed.set()
 
-    def leave(self, run_id: str, outcome: Outcome, *, probe: bool) -> bool:
-        """An answer came, or none will. Returns True if by this the service is back again."""
+    def leave(self, run_id: str, outcome: Outcome, *, probe: bool, again: bool = False) -> bool:
+        """An answer came, or none will. Returns True if by this the service is back again.
+
+        `again` tells that the run's request before this one has failed too.
+        """
         now = self._clock()
         in_flight = self._in_flight
         self._in_flight -= 1
@@ -145,7 +148,7 @@ class Gate:
                     self._breaker, now, self._probe_wait_s(), probe=probe
                 )
             case Unavailable():
-                self._unavailable(run_id, outcome, now, probe)
+                self._unavailable(run_id, outcome, now, probe=probe, again=again)
         self._changed.set()
         return self._told(was, outcome)
 
@@ -173,6 +176,11 @@ class Gate:
         self._changed.set()
 
     @property
+    def slots(self) -> int:
+        """How many requests may be in flight."""
+        return window.slots(self._window)
+
+    @property
     def shut(self) -> bool:
         """Whether nobody would be let through now, whatever the pace: who was, must not go."""
         silent = self._clock() < self._closed_until
@@ -184,6 +192,17 @@ class Gate:
         return self._paused
 
     @property
+    def down(self) -> bool:
+        """Whether the service is taken to be down: only probes go."""
+        shut = self._breaker.position is not Position.CLOSED
+        return shut and self._breaker.cause is Cause.SERVER
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether only runs that had failed before tell that the service is down."""
+        return self._breaker.position is Position.OPEN and self._breaker.doubtful
+
+    @property
     def blocked(self) -> bool:
         """Whether our credentials are refused."""
         return self._breaker.position is not Position.CLOSED and (
@@ -193,7 +212,7 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether a request could pass right now."""
-        return self._wait_s() <= 0
+        return self.wait_s <= 0
 
     def figures(self) -> GateFigures:
         """How things stand."""
@@ -214,7 +233,7 @@ class Gate:
         )
 
     async def _pass(self) -> bool:
-        while (wait := self._wait_s()) > 0:
+        while (wait := self.wait_s) > 0:
             self._changed.clear()
             try:
                 async with asyncio.timeout(None if math.isinf(wait) else wait):
@@ -229,7 +248,8 @@ class Gate:
         self._sent.add(1, now)
         return self._breaker.position is Position.HALF_OPEN
 
-    def _wait_s(self) -> float:
+    @property
+    def wait_s(self) -> float:
         """Seconds until the next request may go; infinite: until something changes."""
         now = self._clock()
         if self._paused or self._in_flight >= window.slots(self._window):
@@ -240,7 +260,9 @@ class Gate:
             return max(self._breaker.probe_at, self._closed_until) - now
         return max(self._pace.due, self._closed_until) - now
 
-    def _unavailable(self, run_id: str, outcome: Unavailable, now: float, probe: bool) -> None:
+    def _unavailable(
+        self, run_id: str, outcome: Unavailable, now: float, *, probe: bool, again: bool
+    ) -> None:
         asked = outcome.retry_after_s
         if outcome.throttled:
             pause = UNASKED_PAUSE_S if asked is None else asked
@@ -249,7 +271,7 @@ class Gate:
             self._closed_until = max(self._closed_until, now + pause)
         elif asked is not None:
             self._closed_until = max(self._closed_until, now + asked)
-        if outcome.overloaded:
+        if outcome.overloaded and (outcome.throttled or not again):
             quiet = max(QUIET_S, 2 * (asked or 0.0))
             self._window = window.shrunk(self._window, now, quiet)
         if outcome.throttled:
@@ -257,8 +279,10 @@ class Gate:
             if probe:
                 self._breaker = breaker.given_back(self._breaker)
         else:
-            wait_s = self._probe_wait_s()
-            self._breaker = breaker.bad(self._breaker, run_id, now, wait_s, probe=probe)
+            wait_s = self._probe_wait_s(news=not again)
+            self._breaker = breaker.bad(
+                self._breaker, run_id, now, wait_s, probe=probe, again=again
+            )
 
     def _told(self, was: Breaker, outcome: Outcome) -> bool:
         """Tell the log of a breaker that `outcome` has opened or closed. True if it has closed."""
@@ -277,9 +301,9 @@ class Gate:
             log.warning("gate.open", cause=was.cause.value, after_probes=was.trips)
         return closed
 
-    def _probe_wait_s(self) -> float:
+    def _probe_wait_s(self, *, news: bool = True) -> float:
         return backoff.patient(
-            self._breaker.trips + 1,
+            self._breaker.trips + news,
             self._draw(),
             base_s=self._limits.base_s,
             cap_s=self._limits.cap_s,

@@ -14,7 +14,9 @@ log = structlog.get_logger()
 
 UNREADABLE = Trouble(Blame.PATCH, "invalid", "its text is not UTF-8")
 PAGE = 256  # lanes read at a time
-LOW = 64  # fewer ready lanes than this: read the next page
+LOW = 64  # fewer ready lanes than this that do not keep failing: read the next page
+HELD = 2 * PAGE  # so many are held at most before lanes in trouble have to wait for room
+FAILING_SHARE = 4  # of the turns and slots one in so many, but at least one, is for those that do
 SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
 
 
@@ -31,6 +33,7 @@ class Lanes:
         self._cursor = Cursor()
         self._exhausted = False
         self._next_due_at: float | None = None
+        self._turns = 0
         self._news = True
         """The outbox may have something that was not looked at."""
         self._moved = asyncio.Event()
@@ -68,9 +71,30 @@ class Lanes:
         self._next_due_at = due_at if known is None else min(known, due_at)
         self._moved.set()
 
-    def take(self) -> Lane | None:
-        """The next lane: highest priority, then oldest patch."""
-        return self._schedule.take()
+    def may_go(self, slots: int) -> bool:
+        """Whether `take` would give a lane."""
+        return self._schedule.steady_ready > 0 or (
+            self._schedule.ready > 0 and self._room_for_failing(slots)
+        )
+
+    def take(self, slots: int) -> Lane | None:
+        """The next lane: highest priority, then oldest patch.
+
+        Those that keep failing get a part of the turns, and of the `slots` that there are: what
+        they wait for, a timeout perhaps, shall not be what everybody waits for.
+        """
+        turn_of_others = self._schedule.steady_ready > 0 and self._turns % FAILING_SHARE != 0
+        self._turns += 1
+        return self._schedule.take(steady=turn_of_others or not self._room_for_failing(slots))
+
+    def take_to_probe(self) -> Lane | None:
+        """The lane whose answer tells most about the service: the one that failed least."""
+        return self._schedule.take_to_probe()
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether one that may go has not failed yet."""
+        return self._schedule.has_fresh
 
     def reserve(self, run: str) -> bool:
         """Keep a run busy for another purpose, until `let_go`. False if it is busy already."""
@@ -94,7 +118,7 @@ class Lanes:
         # Cleared before looking, so that whatever happens from here on is not slept through.
         self._moved.clear()
         due = self._next_due_at is not None and self._next_due_at <= self._wall()
-        room = self._schedule.ready < LOW
+        room = self._schedule.steady_ready < LOW
         if not (self._news or due or (room and not self._exhausted)):
             return
         self._news = False
@@ -107,9 +131,9 @@ class Lanes:
             self.look_again()
             raise
 
-    async def rest(self) -> None:
-        """Until there may be something to do."""
-        wait = SLOW_LOOK_S
+    async def rest(self, most_s: float = SLOW_LOOK_S) -> None:
+        """Until there may be something to do, but not for longer than `most_s`."""
+        wait = min(SLOW_LOOK_S, most_s)
         if self._next_due_at is not None:
             wait = min(wait, max(0.0, self._next_due_at - self._wall()) + 0.001)
         try:
@@ -131,11 +155,16 @@ class Lanes:
         lane.more = lane.more or (fresh is not None and fresh.more)
         lane.priority = fresh.priority if fresh else lane.priority
 
+    def _room_for_failing(self, slots: int) -> bool:
+        return self._schedule.failing_busy < max(1, slots // FAILING_SHARE)
+
     async def _page(self, limit: int) -> None:
         """Take up to `limit` lanes from the outbox."""
         cursor = self._cursor
         self._next_due_at = None  # what is expected from here on may not be in the page
-        page = await self._store.page(cursor, self._schedule.runs, limit)
+        held = self._schedule.runs
+        due_limit = max(0, min(limit // 2, HELD - len(held)))
+        page = await self._store.page(cursor, held, limit, due_limit=due_limit)
         if self._cursor is not cursor:
             return  # an operator has moved the ground meanwhile
         self._cursor = page.cursor

@@ -230,11 +230,18 @@ class Relay:
                 log.error("store.unavailable", doing="page", error=str(error))
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
-            if not self._lanes.ready or self._settler.backlog >= MAX_UNSETTLED:
+            may_go = self._lanes.may_go(self._gate.slots)
+            if not may_go or self._settler.backlog >= MAX_UNSETTLED:
                 self._stepped(Waits.NEWS)
                 await self._lanes.rest()
                 continue
             self._stepped(Waits.GATE)
+            if self._gate.down and (wait_s := self._gate.wait_s) > 0:
+                # Not in line at the gate: somebody may come whose answer would be news.
+                if not (self._gate.doubtful and self._lanes.has_fresh):
+                    await self._lanes.rest(wait_s)
+                    continue
+                self._gate.hurry()
             probe = await self._gate.enter()
             self._stepped(Waits.NOTHING)
             if self._turn.locked():
@@ -247,7 +254,8 @@ class Relay:
 
     async def _begin(self, tasks: asyncio.TaskGroup, probe: bool) -> None:
         """Start the next lane's request in a task of its own."""
-        lane = self._lanes.take()
+        slots = self._gate.slots
+        lane = self._lanes.take_to_probe() if probe else self._lanes.take(slots)
         late = False
         if lane is not None and lane.more and not lane.fresh:
             before = asyncio.get_running_loop().time()
@@ -283,7 +291,8 @@ class Relay:
         answer = await self._transport.update(lane.run, request.body)
         self.figures.answered(loop.time() - sent_at)
         outcome = classify(answer, lane.run, self._wall())
-        is_back = self._gate.leave(lane.run, outcome, probe=probe)
+        again = lane.failures > 0
+        is_back = self._gate.leave(lane.run, outcome, probe=probe, again=again)
         self._report(lane, request, outcome)
         decided = settlements(
             lane, request, outcome, self.policy.patience, now=self._wall(), draw=self._draw()

@@ -36,6 +36,8 @@ class Breaker:
     """Failed probes, the first opening included; what the time between probes grows with."""
     probe_at: float = 0.0
     """When open: a probe may go from this instant on."""
+    doubtful: bool = False
+    """The last probe went to a run that had failed before: others might fare better."""
 
 
 def may_pass(breaker: Breaker, now: float) -> bool:
@@ -61,14 +63,28 @@ def good(breaker: Breaker) -> Breaker:
     return breaker if breaker == CLOSED else CLOSED
 
 
-def bad(breaker: Breaker, run: str, now: float, wait_s: float, *, probe: bool = False) -> Breaker:
+def bad(
+    breaker: Breaker,
+    run: str,
+    now: float,
+    wait_s: float,
+    *,
+    probe: bool = False,
+    again: bool = False,
+) -> Breaker:
     """The service failed on a request for `run`; `wait_s` is the wait if it opens by this.
 
-    A streak from one or two runs says something about them, not about the service. While not
+    A streak from one or two runs says something about them, not about the service. So does a run
+    that fails `again`: it opens nothing, and no probe waits for longer because of it. While not
     closed only the probe's failure counts: any other was sent before, and tells nothing new.
     """
     if breaker.position is not Position.CLOSED:
-        return _opened(breaker, breaker.cause, now + wait_s) if probe else breaker
+        if not probe:
+            return breaker
+        opened = _opened(breaker, breaker.cause, now + wait_s)
+        return replace(opened, trips=breaker.trips, doubtful=True) if again else opened
+    if again:
+        return breaker
     runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
     counted = replace(breaker, streak=breaker.streak + 1, runs=runs)
     if counted.streak >= STREAK and len(runs) >= RUNS:

@@ -5,10 +5,14 @@ request of it is in flight or being settled), or not held at all: it rests in th
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from syncd.core.fold import Waiting
+
+FAILING = 2  # failures in a row from which on a lane keeps failing
+
+Place = tuple[int, int, str]
 
 
 @dataclass(slots=True)
@@ -33,33 +37,46 @@ class Lane:
 
 @dataclass(slots=True)
 class Schedule:
-    """The lanes held. Not a decision that needs a clock: lanes that must wait are not held."""
+    """The lanes held. Not a decision that needs a clock: lanes that must wait are not held.
+
+    Lanes that keep failing stand in a line of their own: whoever takes can leave them out, so that
+    what they wait for is not what everybody waits for.
+    """
 
     _held: dict[str, Lane] = field(default_factory=dict)
-    _ready: list[tuple[int, int, str]] = field(default_factory=list)
-    _busy: set[str] = field(default_factory=set)
+    _steady: list[Place] = field(default_factory=list)
+    _failing: list[Place] = field(default_factory=list)
+    _failing_ready: set[str] = field(default_factory=set)
+    _busy: dict[str, bool] = field(default_factory=dict)
+    """By run: whether its lane keeps failing."""
 
     def add(self, lanes: Iterable[Lane]) -> None:
         """Lanes from the outbox. One that is held already is left as it is."""
         for lane in lanes:
             if lane.run not in self._held and lane.waiting:
                 self._held[lane.run] = lane
-                heapq.heappush(self._ready, _place(lane))
+                if _keeps_failing(lane):
+                    self._failing_ready.add(lane.run)
+                heapq.heappush(self._line(lane), _place(lane))
 
-    def take(self) -> Lane | None:
-        """The next lane: highest priority, then oldest patch. It is busy until `drop`."""
-        while self._ready:
-            place = heapq.heappop(self._ready)
-            lane = self._held.get(place[2])
-            # A place from before the lane was dropped and held again would put it ahead of others.
-            if lane is not None and lane.run not in self._busy and place == _place(lane):
-                self._busy.add(lane.run)
-                return lane
-        return None
+    def take(self, *, steady: bool = False) -> Lane | None:
+        """The next lane: highest priority, then oldest patch. It is busy until `drop`.
+
+        With `steady` none of those that keep failing.
+        """
+        firsts = [self._first(self._steady), None if steady else self._first(self._failing)]
+        lane = min((lane for lane in firsts if lane is not None), key=_place, default=None)
+        return None if lane is None else self._taken(lane)
+
+    def take_to_probe(self) -> Lane | None:
+        """The lane whose answer tells most about the service: the one that failed least."""
+        lane = min(self._all_ready(), key=lambda lane: (lane.failures, _place(lane)), default=None)
+        return None if lane is None else self._taken(lane)
 
     def drop(self, run: str) -> None:
         """The lane is no longer held: it rests in the outbox, or has nothing left."""
-        self._busy.discard(run)
+        self._busy.pop(run, None)
+        self._failing_ready.discard(run)
         self._held.pop(run, None)
 
     def give_back(self, lane: Lane) -> None:
@@ -76,15 +93,16 @@ class Schedule:
         if priority > lane.priority:
             lane.priority = priority
             if run not in self._busy:
-                heapq.heappush(self._ready, _place(lane))
+                heapq.heappush(self._line(lane), _place(lane))
         return True
 
     def reserve(self, run: str) -> bool:
         """Keep a run for another purpose than sending, until `drop`. False if it is busy."""
         if run in self._busy:
             return False
+        self._failing_ready.discard(run)
         self._held[run] = Lane(run, 0, [], more=True)
-        self._busy.add(run)
+        self._busy[run] = False
         return True
 
     @property
@@ -102,15 +120,63 @@ class Schedule:
         """How many lanes may go now."""
         return len(self._held) - len(self._busy)
 
+    @property
+    def steady_ready(self) -> int:
+        """How many of them do not keep failing."""
+        return self.ready - len(self._failing_ready)
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether one of them has not failed yet."""
+        return any(not lane.failures for lane in self._all_ready())
+
+    @property
+    def failing_busy(self) -> int:
+        """How many lanes that keep failing are busy."""
+        return sum(self._busy.values())
+
     def forget(self) -> None:
         """An operator changed rows under the lanes: drop those not busy, distrust those busy."""
         for run in [run for run in self._held if run not in self._busy]:
             del self._held[run]
-        self._ready.clear()
+        self._steady.clear()
+        self._failing.clear()
+        self._failing_ready.clear()
         for lane in self._held.values():
             lane.more, lane.fresh = True, False
 
+    def _all_ready(self) -> Iterator[Lane]:
+        return (lane for run, lane in self._held.items() if run not in self._busy)
 
-def _place(lane: Lane) -> tuple[int, int, str]:
+    def _taken(self, lane: Lane) -> Lane:
+        # Its place in line is passed by when it comes up.
+        self._failing_ready.discard(lane.run)
+        self._busy[lane.run] = _keeps_failing(lane)
+        return lane
+
+    def _line(self, lane: Lane) -> list[Place]:
+        return self._failing if _keeps_failing(lane) else self._steady
+
+    def _first(self, line: list[Place]) -> Lane | None:
+        """Whose turn it is in a line."""
+        while line:
+            lane = self._held.get(line[0][2])
+            # A place from before the lane was dropped and held again would put it ahead of others.
+            if (
+                lane is not None
+                and lane.run not in self._busy
+                and line[0] == _place(lane)
+                and self._line(lane) is line
+            ):
+                return lane
+            heapq.heappop(line)
+        return None
+
+
+def _keeps_failing(lane: Lane) -> bool:
+    return lane.failures >= FAILING
+
+
+def _place(lane: Lane) -> Place:
     """Where it stands in line."""
     return -lane.priority, lane.waiting[0].id, lane.run

@@ -42,21 +42,29 @@ class Page:
 
 
 def page(
-    db: sqlite3.Connection, cursor: Cursor, held: Collection[str], limit: int, now: float
+    db: sqlite3.Connection,
+    cursor: Cursor,
+    held: Collection[str],
+    limit: int,
+    now: float,
+    *,
+    due_limit: int | None = None,
 ) -> Page:
     """Up to `limit` lanes that are not held: first those whose backoff is over, then onward.
 
+    `due_limit`, if given, is for the first kind: others shall not wait until all of them have gone.
     Lanes in trouble are met through their due time only. With a limit of 0 only the cursor moves,
     back to where patches have arrived that go before what was walked.
     """
-    lanes, empty = due_lanes(db, held, limit, now)
+    due_limit = limit if due_limit is None else due_limit
+    lanes, empty = due_lanes(db, held, due_limit, now)
     due = db.execute("SELECT min(due_at) FROM lanes WHERE due_at > ?", (now,)).fetchone()[0]
     cursor = _with_arrivals(db, cursor)
     arrived: dict[str, int] = {}
     met = {lane.run for lane in lanes}
     unreadable: list[int] = []
     onward, at_the_end = _onward(db, cursor), False
-    exhausted = len(lanes) < limit  # else there may be more that are due
+    exhausted = len(lanes) < due_limit  # else there may be more that are due
     while len(lanes) < limit and not at_the_end:
         room, fresh = limit - len(lanes), []
         for row_id, run, priority in onward:

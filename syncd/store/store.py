@@ -134,9 +134,13 @@ class Store:
         """Of the spool's unfinished batches only those of these files go on."""
         await self._writer.atomic(lambda db: accept.close_batches_but(db, begun, self._wall()))
 
-    async def page(self, cursor: Cursor, held: Collection[str], limit: int) -> Page:
-        """The next lanes that may go."""
-        return await self._reader.run(lambda db: page.page(db, cursor, held, limit, self._wall()))
+    async def page(
+        self, cursor: Cursor, held: Collection[str], limit: int, *, due_limit: int | None = None
+    ) -> Page:
+        """The next lanes that may go; those in trouble that are due up to a limit of their own."""
+        return await self._reader.run(
+            lambda db: page.page(db, cursor, held, limit, self._wall(), due_limit=due_limit)
+        )
 
     async def lane(self, run: str) -> Lane | None:
         """The lane of one run as it stands now, in trouble or not."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from syncd.core.patch import Patch
 from syncd.core.schedule import Lane
 from syncd.core.settlement import Deferred, Settlement
 from syncd.lanes import Lanes
-from syncd.store import Cursor, Page, Selection, Store, Verb, read
+from syncd.store import Page, Selection, Store, Verb, read
 
 
 @pytest.fixture
@@ -586,8 +586,8 @@ class LateToPage(Store):
 
     between: Callable[[], Awaitable[None]] | None = None
 
-    async def page(self, cursor: Cursor, held: Collection[str], limit: int) -> Page:
-        found = await super().page(cursor, held, limit)
+    async def page(self, *asked: Any, **limits: Any) -> Page:
+        found = await super().page(*asked, **limits)
         if self.between is not None:
             between, self.between = self.between, None
             await between()
@@ -607,7 +607,7 @@ async def test_a_failure_that_is_settled_while_a_page_is_read_is_not_forgotten(p
     await store.accept([patch("r", 1)])
     store.between = defer
     await lanes.refill()
-    lane = lanes.take()
+    lane = lanes.take(1)
     assert lane is not None
     lanes.let_go(lane.run)
     async with asyncio.timeout(5.0):  # long before the next slow look

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from syncd.core.fold import Waiting
-from syncd.core.schedule import Lane, Schedule
+from syncd.core.schedule import FAILING, Lane, Schedule
 
 
 def lane(run: str, first_id: int, priority: int = 0, *more_ids: int) -> Lane:
@@ -187,22 +187,25 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.next_id += 2
         return lane(run, self.next_id, priority, self.next_id + 1)
 
-    @rule(run=RUNS, priority=PRIORITIES)
-    def add(self, run: str, priority: int) -> None:
+    @rule(run=RUNS, priority=PRIORITIES, failures=st.integers(0, 3))
+    def add(self, run: str, priority: int, failures: int) -> None:
         one = self.a_lane(run, priority)
+        one.failures = failures
         self.schedule.add([one])
         if run not in self.ready and run not in self.busy:
             self.ready[run] = one
 
-    @rule()
-    def take(self) -> None:
-        taken = self.schedule.take()
+    @rule(steady=st.booleans())
+    def take(self, steady: bool) -> None:
+        taken = self.schedule.take(steady=steady)
+        ready = [one for one in self.ready.values() if one.failures < FAILING or not steady]
         if taken is None:
-            assert not self.ready
+            assert not ready
             return
+        assert taken in ready, "a lane that keeps failing"
         assert self.ready.pop(taken.run) is taken, "a lane that was not ready"
         assert taken.run not in self.busy, "two requests for one run"
-        assert all(taken.priority >= other.priority for other in self.ready.values())
+        assert all(taken.priority >= other.priority for other in ready)
         self.busy[taken.run] = taken
 
     @precondition(lambda self: self.busy)
@@ -210,6 +213,7 @@ class ScheduleMachine(RuleBasedStateMachine):
     def give_back(self, data: st.DataObject, settled: int) -> None:
         one = self.busy.pop(data.draw(st.sampled_from(sorted(self.busy))))
         one.waiting = one.waiting[settled:]
+        one.failures = 0 if settled else one.failures
         self.schedule.give_back(one)
         if one.waiting:
             self.ready[one.run] = one
@@ -249,6 +253,11 @@ class ScheduleMachine(RuleBasedStateMachine):
     def holds_what_it_should(self) -> None:
         assert self.schedule.runs == self.ready.keys() | self.busy.keys()
         assert self.schedule.ready == len(self.ready)
+        steady = [one for one in self.ready.values() if one.failures < FAILING]
+        assert self.schedule.steady_ready == len(steady)
+        assert self.schedule.failing_busy == sum(
+            one.failures >= FAILING for one in self.busy.values()
+        )
 
 
 TestScheduleMachine = ScheduleMachine.TestCase

@@ -1,0 +1,105 @@
+"""A run whose requests keep failing delays no other run, however many there are of them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from stage import CAP_S, TIMEOUT_S, Row, Stage, Vendor, on_stage, virtually
+
+from syncd import log
+from syncd.core.answer import NoReply, Reply
+
+HOUR_S = 3600.0
+FAILS = Reply(500, b'{"code": "INTERNAL_ERROR", "message": "no", "retryable": true}')
+HANGS = NoReply("timeout", "no answer", ambiguous=True)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Hours of planned trouble are not worth a line each."""
+    log.setup("critical")
+
+
+def rows(name: str, count: int) -> list[Row]:
+    return [(f"{name}_{n}", None, '{"k":1}') for n in range(count)]
+
+
+async def delivered(stage: Stage, count: int, within_s: float) -> float:
+    """Wait until so many patches are delivered; how long that took."""
+    began = stage.now
+    while stage.rows("SELECT n FROM counters WHERE state = 'delivered'") < [(count,)]:
+        assert stage.now - began < within_s, f"not {count} delivered in {within_s} s"
+        await asyncio.sleep(0.1)
+    return stage.now - began
+
+
+@pytest.mark.parametrize("bad", [1, 3, 6, 12, 40])
+def test_runs_that_have_failed_for_an_hour_keep_no_new_one_waiting(
+    tmp_path: Path, bad: int
+) -> None:
+    async def play() -> None:
+        vendor = Vendor()
+        vendor.refused = {run: FAILS for run, _, _ in rows("bad", bad)}
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            stage.insert(rows("bad", bad))
+            await asyncio.sleep(4 * HOUR_S)
+            asked = len(vendor.requests)
+            stage.insert(rows("good", 20))
+            await delivered(stage, 20, within_s=10.0)
+
+            assert asked < 10 * bad + 4 * HOUR_S * bad / (CAP_S / 4)
+
+    virtually(play())
+
+
+def test_while_the_service_is_down_new_runs_do_not_hurry_the_probe(tmp_path: Path) -> None:
+    """Whoever is new is heard once; that it fails too is news, and the next ones have to wait."""
+
+    async def play() -> None:
+        vendor = Vendor()
+        vendor.otherwise = FAILS
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            stage.insert(rows("first", 10))
+            await asyncio.sleep(HOUR_S)
+            before = len(vendor.requests)
+            for minute in range(60):
+                stage.insert(rows(f"new_{minute}", 20))
+                await asyncio.sleep(60.0)
+
+            assert len(vendor.requests) - before < 30
+
+    virtually(play())
+
+
+def test_runs_that_answer_slowly_and_badly_have_a_quarter_of_the_slots(tmp_path: Path) -> None:
+    """They would else have all eight now and then: each holds one until its timeout."""
+
+    class Slow(Vendor):
+        out = 0
+        most = 0
+
+        async def update(self, run_id: str, body: bytes) -> Reply | NoReply:
+            if not run_id.startswith("bad"):
+                return await super().update(run_id, body)
+            seen = sum(run == run_id for _, run, _, _ in self.requests) > 1
+            self.out += seen
+            self.most = max(self.most, self.out)
+            await asyncio.sleep(TIMEOUT_S)
+            self.out -= seen
+            self.requests.append((asyncio.get_running_loop().time(), run_id, body, 0))
+            return HANGS
+
+    async def play() -> None:
+        vendor = Slow()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            stage.insert(rows("bad", 30))
+            await asyncio.sleep(6 * HOUR_S)
+            for minute in range(1, 61):
+                stage.insert(rows(f"good_{minute}", 20))
+                # At first a probe may be out, which takes its time.
+                await delivered(stage, 20 * minute, within_s=60.0 if minute == 1 else 20.0)
+                await asyncio.sleep(60.0)
+
+            assert 1 <= vendor.most <= 2
+
+    virtually(play())
