@@ -86,8 +86,8 @@ class Fence:
             log.debug("fence.read", run=suspect.run, outcome=type(outcome).__name__.lower())
             match outcome:
                 case Confirmed(run):
-                    if fell_back(suspect, run):
-                        again = await self._store.send_again(suspect)
+                    if (since_id := fell_back(suspect, run)) is not None:
+                        again = await self._store.send_again(suspect, since_id)
                         log.warning("fence.fell_back", run=suspect.run, patches_again=again)
                     else:
                         await self._store.clear(suspect)

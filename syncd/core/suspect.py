@@ -4,12 +4,14 @@ After a timeout the vendor may apply a request, or may apply it minutes later: a
 patches again is right in the first case; in the second, whatever newer patches have set in between
 falls back. So the run is read back once no zombie can be alive any more. If values have fallen
 back, all patches since the zombie's oldest go again, in order: that is right under every reading
-of the vendor's merge, because the zombie's values are a part of theirs.
+of the vendor's merge, because the zombie's values are a part of theirs. If they have not, nothing
+must go: it would set older values on its way.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 from syncd.core.answer import Run
@@ -28,6 +30,8 @@ class Suspect:
     delivered: Sequence[Waiting]
     withdrawn: Sequence[Waiting] = ()
     """Dead, held or discarded since, yet a zombie may carry them."""
+    seen: Mapping[str, str] = field(default_factory=dict)
+    """By key: what the answer to its newest delivery has shown, as JSON text."""
 
 
 def at_risk(suspect: Suspect) -> frozenset[str]:
@@ -44,35 +48,81 @@ def at_risk(suspect: Suspect) -> frozenset[str]:
     return frozenset(risky - {_NORMALISED})
 
 
-def fell_back(suspect: Suspect, run: Run) -> bool:
-    """Whether the run, read back, shows older values where newer ones were delivered.
+def shown(run: Run, patches: Sequence[Waiting]) -> dict[str, str]:
+    """By key that these patches set: what an answer shows of it, as JSON text."""
+    found = _values(Waiting(0, None, run.metadata))
+    keys = {key for patch in patches for key in _values(patch)}
+    return {key: found.get(key, "null") for key in keys if key != NAME}
+
+
+def fell_back(suspect: Suspect, run: Run) -> int | None:
+    """The patch from which on all go again, if the run, read back, shows older values than newer
+    patches have set; None if it does not.
 
     In doubt it does, since sending again what is there already changes nothing: a name that the
-    answer does not carry, a key that holds objects, or metadata too deep to be looked into. A plain
-    value that no patch of ours has given is somebody else's, and is left alone.
+    answer does not carry, or metadata too deep to be looked into. A plain value that no patch of
+    ours has given is somebody else's, and is left alone.
     """
     try:
-        return _shows_older(suspect, run)
+        keys = [key for key in at_risk(suspect) if _shows_older(suspect, run, key)]
     except RecursionError:
-        return True
+        keys = [""]
+    if not keys:
+        return None
+    if keys == [NAME] and run.name is None:
+        # Nobody can see it, so nothing older is sent on the way to the newest.
+        return max(patch.id for patch in suspect.delivered if NAME in _values(patch))
+    return suspect.delivered[0].id
 
 
-def _shows_older(suspect: Suspect, run: Run) -> bool:
-    given, newest = _given(suspect), _newest(suspect)
-    found = _decoded(run.metadata)
-    for key in at_risk(suspect):
-        values = [_value(text) for text in given[key]]
-        wanted = _value(newest[key])
-        if key == NAME:
-            if run.name is None or (run.name != wanted and run.name in values):
-                return True
-            continue
-        if any(isinstance(value, dict) for value in values):
-            return True  # what an object should be depends on how the vendor merges it
-        now = found.get(key)
-        if not _same(now, wanted) and any(_same(now, value) for value in values):
-            return True
-    return False
+def _shows_older(suspect: Suspect, run: Run, key: str) -> bool:
+    texts = _given(suspect)[key]
+    values, wanted = [_value(text) for text in texts], _value(_newest(suspect)[key])
+    if key == NAME:
+        return run.name is None or (run.name != wanted and run.name in values)
+    now = _decoded(run.metadata).get(key)
+    if any(isinstance(value, dict) for value in values):
+        return not _as_confirmed(suspect, key, now)
+    return not _same(now, wanted) and any(_same(now, value) for value in values)
+
+
+def _as_confirmed(suspect: Suspect, key: str, now: Any) -> bool:
+    """Whether a key that has held objects is as the answer to its newest delivery has shown it,
+    and that was right.
+
+    What is right depends on how deep the vendor merges. It is, under every reading, if all that was
+    given since is in it, or if it is just what was given last: for objects only grow where they are
+    merged. A null among them, which may delete, or another value leaves doubt.
+    """
+    if key not in suspect.seen or not _same(now, _value(suspect.seen[key])):
+        return False
+    if not all(_only_grows(_value(text)) for text in _given(suspect)[key]):
+        return False
+    delivered = [_value(texts[key]) for texts in map(_values, suspect.delivered) if key in texts]
+    return _carries(now, reduce(_merged, delivered)) or _same(now, delivered[-1])
+
+
+def _merged(older: Any, newer: Any) -> Any:
+    if not (isinstance(older, dict) and isinstance(newer, dict)):
+        return newer
+    return older | {key: _merged(older.get(key), value) for key, value in newer.items()}
+
+
+def _carries(found: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, dict):
+        return _same(found, wanted)
+    return isinstance(found, dict) and all(
+        _carries(found.get(key), value) for key, value in wanted.items()
+    )
+
+
+def _only_grows(value: Any) -> bool:
+    return isinstance(value, dict) and not any(map(_has_null, value.values()))
+
+
+def _has_null(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else ()
+    return value is None or any(map(_has_null, inner))
 
 
 def _given(suspect: Suspect) -> dict[str, list[str]]:
@@ -122,6 +172,10 @@ class _Number(str):
 
 def _same(found: Any, given: Any) -> bool:
     """Equal as JSON; a key that is missing equals null, which may have deleted it."""
+    if isinstance(found, dict) and isinstance(given, dict):
+        return all(_same(found.get(key), given.get(key)) for key in found.keys() | given.keys())
+    if isinstance(found, list) and isinstance(given, list):
+        return len(found) == len(given) and all(map(_same, found, given))
     if isinstance(found, _Number) and isinstance(given, _Number):
         return str(found) == str(given) or float(found) == float(given)
     if isinstance(found, _Number) or isinstance(given, _Number):

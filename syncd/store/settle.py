@@ -105,6 +105,7 @@ def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float)
     untrouble(db, [one.run.id for one in delivered if one.troubled])
     firsts = [(one.run.id, one.patch_ids[0]) for one in delivered]
     suspects.delivered_after_unclean_stop(db, now, firsts)
+    suspects.note(db, [(one.run, one.patch_ids) for one in delivered])
 
 
 def _insert_into_chain(db: sqlite3.Connection, patch_id: int, head: int) -> int | None:

@@ -204,9 +204,9 @@ class Store:
         """The run is as it should be."""
         await self._writer.atomic(lambda db: suspects.clear(db, suspect))
 
-    async def send_again(self, suspect: Suspect) -> int:
-        """The run has fallen back: its patches since are pending again. Returns how many."""
-        return await self._writer.atomic(lambda db: suspects.send_again(db, suspect))
+    async def send_again(self, suspect: Suspect, since_id: int) -> int:
+        """The run has fallen back: its patches from that one on are pending again; how many."""
+        return await self._writer.atomic(lambda db: suspects.send_again(db, suspect, since_id))
 
     async def untrouble(self, runs: Sequence[str]) -> None:
         """These lanes have nothing left that could be deferred."""

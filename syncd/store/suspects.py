@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from syncd.core.answer import Run
 from syncd.core.fold import Waiting
-from syncd.core.suspect import Suspect
+from syncd.core.suspect import Suspect, shown
 from syncd.store.facts import RUNNING, UNCLEAN, fact, set_fact
 
 MOST = 1000  # patches of one run that are looked at
@@ -28,16 +29,41 @@ def due(
     db: sqlite3.Connection, now: float, busy: Collection[str]
 ) -> tuple[Suspect | None, float | None]:
     """A suspect whose time has come and that is not busy; and when the next one is due."""
-    for run, since_id, upto_id in db.execute(
-        "SELECT workflow_run_id, since_id, upto_id FROM suspects WHERE due_at <= ? ORDER BY due_at",
+    for run, since_id, upto_id, seen in db.execute(
+        "SELECT workflow_run_id, since_id, upto_id, seen FROM suspects"
+        " WHERE due_at <= ? ORDER BY due_at",
         (now,),
     ):
         if run not in busy:
             delivered = _delivered_since(db, run, since_id)
             withdrawn = _withdrawn(db, run, since_id, upto_id)
-            return Suspect(run, since_id, upto_id, delivered, withdrawn), now
+            found = Suspect(run, since_id, upto_id, delivered, withdrawn, json.loads(seen or "{}"))
+            return found, now
     (next_due,) = db.execute("SELECT min(due_at) FROM suspects WHERE due_at > ?", (now,)).fetchone()
     return None, next_due
+
+
+def note(db: sqlite3.Connection, delivered: Collection[tuple[Run, Sequence[int]]]) -> None:
+    """What the answers to deliveries (the run, its patches) show of what these have set.
+
+    Of suspects only: it tells later whether something has changed since.
+    """
+    known = db.execute(
+        "SELECT workflow_run_id, seen FROM suspects"
+        " WHERE workflow_run_id IN (SELECT value FROM json_each(?))",
+        (json.dumps([run.id for run, _ in delivered]),),
+    ).fetchall()
+    runs = {run.id: (run, patch_ids) for run, patch_ids in delivered} if known else {}
+    for run_id, text in known:
+        run, patch_ids = runs[run_id]
+        rows = db.execute(
+            f"SELECT {_COLUMNS} FROM outbox WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(patch_ids)),),
+        )
+        seen = json.loads(text or "{}") | shown(run, [_waiting(row) for row in rows])
+        db.execute(
+            "UPDATE suspects SET seen = ? WHERE workflow_run_id = ?", (json.dumps(seen), run_id)
+        )
 
 
 def clear(db: sqlite3.Connection, suspect: Suspect) -> None:
@@ -48,9 +74,9 @@ def clear(db: sqlite3.Connection, suspect: Suspect) -> None:
     )
 
 
-def send_again(db: sqlite3.Connection, suspect: Suspect) -> int:
-    """Values have fallen back: the suspect's patches are pending again. Returns how many."""
-    ids = [patch.id for patch in suspect.delivered]
+def send_again(db: sqlite3.Connection, suspect: Suspect, since_id: int) -> int:
+    """Values have fallen back: the suspect's patches from one on are pending again; how many."""
+    ids = [patch.id for patch in suspect.delivered if patch.id >= since_id]
     if ids:
         db.execute(
             "UPDATE snapshots SET last_patch_id = COALESCE("

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from stage import CAP_S, TIMEOUT_S, Row, Stage, Vendor, on_stage, virtually
+from stage import CAP_S, TIMEOUT_S, Row, Vendor, on_stage, virtually
 
 from syncd import log
 from syncd.core.answer import NoReply, Reply
@@ -24,15 +24,6 @@ def rows(name: str, count: int) -> list[Row]:
     return [(f"{name}_{n}", None, '{"k":1}') for n in range(count)]
 
 
-async def delivered(stage: Stage, count: int, within_s: float) -> float:
-    """Wait until so many patches are delivered; how long that took."""
-    began = stage.now
-    while stage.rows("SELECT n FROM counters WHERE state = 'delivered'") < [(count,)]:
-        assert stage.now - began < within_s, f"not {count} delivered in {within_s} s"
-        await asyncio.sleep(0.1)
-    return stage.now - began
-
-
 @pytest.mark.parametrize("bad", [1, 3, 6, 12, 40])
 def test_runs_that_have_failed_for_an_hour_keep_no_new_one_waiting(
     tmp_path: Path, bad: int
@@ -45,7 +36,7 @@ def test_runs_that_have_failed_for_an_hour_keep_no_new_one_waiting(
             await asyncio.sleep(4 * HOUR_S)
             asked = len(vendor.requests)
             stage.insert(rows("good", 20))
-            await delivered(stage, 20, within_s=10.0)
+            await stage.delivered(20, within_s=10.0)
 
             assert asked < 10 * bad + 4 * HOUR_S * bad / (CAP_S / 4)
 
@@ -97,7 +88,7 @@ def test_runs_that_answer_slowly_and_badly_have_a_quarter_of_the_slots(tmp_path:
             for minute in range(1, 61):
                 stage.insert(rows(f"good_{minute}", 20))
                 # At first a probe may be out, which takes its time.
-                await delivered(stage, 20 * minute, within_s=60.0 if minute == 1 else 20.0)
+                await stage.delivered(20 * minute, within_s=60.0 if minute == 1 else 20.0)
                 await asyncio.sleep(60.0)
 
             assert 1 <= vendor.most <= 2

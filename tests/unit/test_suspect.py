@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from syncd.core.answer import Run
 from syncd.core.fold import Waiting, fold
-from syncd.core.suspect import Suspect, at_risk, fell_back
+from syncd.core.suspect import Suspect, at_risk, fell_back, shown
 from syncd.selftest.merge import MODELS, applied
 
 scalars = st.sampled_from([None, 1, 2, "x", True, 1.5, [1]])
@@ -34,23 +34,38 @@ def in_order(model: str, state: dict[str, Any], waiting: list[Waiting]) -> dict[
     base=objects,
     given_in_order=st.lists(objects, min_size=2, max_size=5),
     carried=st.integers(1, 4),
+    lands_after=st.integers(1, 5),
     model=st.sampled_from(MODELS),
 )
-@example(base={}, given_in_order=[{"k": {"b": 1}}, {"k": {"a": 2}}], carried=1, model="deep")
-@example(base={}, given_in_order=[{"k": {"a": 1}}, {"k": 1}, {"k": {}}], carried=1, model="deep")
+@example({}, [{"k": {"b": 1}}, {"k": {"a": 2}}], 1, 5, "deep")
+@example({}, [{"k": {"a": 1}}, {"k": 1}, {"k": {}}], 1, 5, "deep")
+@example({}, [{"k": 1}, {"k": {"b": 5}}, {"k": {"c": 1}}], 1, 2, "deep")
+@example({}, [{"k": {"a": 3, "b": 5}}, {"k": {"a": 3}}, {"m": 1}], 1, 2, "shallow")
+@example({}, [{"k": {"b": 1}}, {"k": {"b": 5}}, {"k": {"c": 1}}], 1, 2, "deep")
 def test_a_late_request_that_changes_anything_is_found_out(
-    base: dict[str, Any], given_in_order: list[dict[str, Any]], carried: int, model: str
+    base: dict[str, Any],
+    given_in_order: list[dict[str, Any]],
+    carried: int,
+    lands_after: int,
+    model: str,
 ) -> None:
-    """It carried the oldest patches; it is applied after all of them were delivered."""
+    """It carried the oldest patches; it is applied after these, and some others, were delivered."""
     delivered = patches(*given_in_order)
     late = fold(delivered[: min(carried, len(delivered))])
+    zombie = json.loads(late.body).get("metadata", {})
     right = in_order(model, base, delivered)
-    found = applied(model, right, json.loads(late.body).get("metadata", {}))
-    suspect = Suspect("run", 1, late.ids[-1], delivered)
+    lands_after = min(lands_after, len(delivered))
+    found, seen = base, dict[str, str]()
+    for number, patch in enumerate(delivered, start=1):
+        found = in_order(model, found, [patch])
+        seen |= shown(run_of(found), [patch])
+        if number == lands_after:
+            found = applied(model, found, zombie)
+    suspect = Suspect("run", 1, late.ids[-1], delivered, seen=seen)
 
-    if found != right:
+    if lands_after >= late.ids[-1] and found != right:
         assert at_risk(suspect)
-        assert fell_back(suspect, run_of(found))
+        assert fell_back(suspect, run_of(found)) == 1
     assert in_order(model, found, delivered) == right
 
 
@@ -62,22 +77,63 @@ def test_a_run_that_is_as_it_should_be_is_left_alone(
     delivered = patches(*given_in_order)
     right = in_order("shallow", {}, delivered)
 
-    assert not fell_back(Suspect("run", 1, 1, delivered), run_of(right))
+    assert fell_back(Suspect("run", 1, 1, delivered), run_of(right)) is None
+
+
+whole = st.recursive(
+    st.sampled_from([1, 2, "x", True, 1.5]),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=4,
+).filter(lambda value: isinstance(value, dict))
+
+
+@given(
+    base=objects,
+    given_in_order=st.lists(st.dictionaries(st.sampled_from("km"), whole), min_size=1),
+    model=st.sampled_from(MODELS),
+)
+def test_objects_that_are_as_they_were_confirmed_are_left_alone(
+    base: dict[str, Any], given_in_order: list[dict[str, Any]], model: str
+) -> None:
+    """However deep the vendor merges; only a null would leave doubt."""
+    delivered, found, seen = patches(*given_in_order), base, dict[str, str]()
+    for patch in delivered:
+        found = in_order(model, found, [patch])
+        seen |= shown(run_of(found), [patch])
+
+    assert fell_back(Suspect("run", 1, 1, delivered, seen=seen), run_of(found)) is None
+
+
+def test_objects_of_which_no_answer_is_known_are_in_doubt() -> None:
+    suspect = Suspect("run", 1, 1, patches({"k": {"v": 1}}, {"k": {"v": 2}}))
+
+    assert fell_back(suspect, run_of({"k": {"v": 2}})) == 1
+
+
+def test_for_a_name_that_cannot_be_seen_nothing_older_goes_again() -> None:
+    delivered = [
+        Waiting(1, "old", None),
+        Waiting(2, None, '{"k":1}'),
+        Waiting(3, "new", None),
+        Waiting(4, None, '{"k":2}'),
+    ]
+
+    assert fell_back(Suspect("run", 1, 1, delivered), run_of({"k": 2}, name=None)) == 3
 
 
 def test_what_is_too_deep_to_be_looked_into_is_in_doubt() -> None:
     suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2}))
     deep = '{"k":2,"deep":' + "[" * 5000 + "]" * 5000 + "}"
 
-    assert fell_back(suspect, Run("run", b"{}", "PROCESSED", "n", deep))
+    assert fell_back(suspect, Run("run", b"{}", "PROCESSED", "n", deep)) == 1
 
 
 def test_a_value_of_somebody_else_is_left_alone() -> None:
     """Only values that our own patches have given count as fallen back."""
     suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2}))
 
-    assert not fell_back(suspect, run_of({"k": "by hand"}))
-    assert fell_back(suspect, run_of({"k": 1}))
+    assert fell_back(suspect, run_of({"k": "by hand"})) is None
+    assert fell_back(suspect, run_of({"k": 1})) == 1
 
 
 def test_without_a_newer_value_there_is_no_risk() -> None:
@@ -90,20 +146,20 @@ def test_a_name_that_the_answer_does_not_carry_counts_as_fallen_back() -> None:
     delivered = [Waiting(1, "old", None), Waiting(2, "new", None)]
     suspect = Suspect("run", 1, 1, delivered)
 
-    assert fell_back(suspect, run_of({}, name=None))
-    assert fell_back(suspect, run_of({}, name="old"))
-    assert not fell_back(suspect, run_of({}, name="new"))
+    assert fell_back(suspect, run_of({}, name=None)) == 2
+    assert fell_back(suspect, run_of({}, name="old")) == 1
+    assert fell_back(suspect, run_of({}, name="new")) is None
 
 
 def test_a_withdrawn_patch_is_seen_when_it_comes_late() -> None:
     """A patch may have been discarded after its request was sent."""
     suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2})[1:], patches({"k": 1}))
 
-    assert fell_back(suspect, run_of({"k": 1}))
+    assert fell_back(suspect, run_of({"k": 1})) == 2
 
 
 def test_numbers_are_compared_as_numbers() -> None:
     """A vendor may write 1.0 as 1; that is no other value."""
     suspect = Suspect("run", 1, 1, patches({"k": 7}, {"k": 1.0}))
 
-    assert not fell_back(suspect, run_of({"k": 1}))
+    assert fell_back(suspect, run_of({"k": 1})) is None
