@@ -59,6 +59,8 @@ class GateFigures:
     breaker: str
     cause: str | None
     requests_per_s_1m: float
+    going_s: float
+    """Since an operator's pause ended, or since the beginning."""
 
 
 class Gate:
@@ -91,6 +93,7 @@ class Gate:
         self._closed_until = clock() + min(closed_for_s, MAX_RETRY_AFTER_S)
         self._in_flight = 0
         self._paused = False
+        self._going_since = clock()
         self._line = asyncio.Lock()
         self._changed = asyncio.Event()
         self._sent = Minute()
@@ -159,6 +162,8 @@ class Gate:
 
     def resume(self) -> None:
         """The operator's pause ends."""
+        if self._paused:
+            self._going_since = self._clock()
         self._paused = False
         self._changed.set()
 
@@ -230,6 +235,7 @@ class Gate:
             breaker=self._breaker.position.value,
             cause=None if self._breaker.position is Position.CLOSED else self._breaker.cause.value,
             requests_per_s_1m=self._sent.per_s(now),
+            going_s=now - self._going_since,
         )
 
     async def _pass(self) -> bool:

@@ -49,6 +49,11 @@ class Lanes:
         """By run, of the lanes held: the id up to which its patches go one by one."""
         return self._schedule.alone
 
+    @property
+    def expecting(self) -> bool:
+        """Whether a lane in trouble is known to wait for its time."""
+        return self._next_due_at is not None
+
     def wake(self) -> None:
         """There may be something new in the outbox. May be called often, may be lost."""
         self._news = True

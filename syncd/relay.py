@@ -5,15 +5,15 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from syncd.core.answer import NoReply, Reply
+from syncd.core.figures import Figures
 from syncd.core.fold import Fold
 from syncd.core.liveness import Standing, Waits
-from syncd.core.minute import Minute
 from syncd.core.outcome import (
     Blame,
     Confirmed,
@@ -28,7 +28,6 @@ from syncd.core.plan import UNSENDABLE, request_of
 from syncd.core.schedule import Lane
 from syncd.core.sending import Out
 from syncd.core.settlement import Dead, Deferred, Patience, Settlement, settlements
-from syncd.core.unknown import Unknown
 from syncd.gate import PROMPT_S, Gate
 from syncd.lanes import Lanes
 from syncd.settler import Settler
@@ -54,42 +53,6 @@ class Policy:
     fold: bool
     drain_s: float
     patience: Patience
-
-
-@dataclass(slots=True)
-class Figures:
-    """What the relay has done, for people."""
-
-    delivered: int = 0
-    requests: int = 0
-    confirmed: int = 0
-    """Requests that delivered something."""
-    latency_s: float = 0.0
-    """Of one request, smoothed."""
-    lately: Minute = field(default_factory=Minute)
-    """Patches delivered."""
-    unknown: Unknown = field(default_factory=Unknown)
-
-    def delivered_per_s_1m(self, now: float) -> float:
-        """Patches a second over the last minute."""
-        return self.lately.per_s(now)
-
-    def answered(self, latency_s: float) -> None:
-        """A request has come to its end."""
-        self.requests += 1
-        share = 0.1 if self.requests > 1 else 1.0
-        self.latency_s += share * (latency_s - self.latency_s)
-
-    def count(self, patches: int, now: float) -> None:
-        """A request has delivered this many patches."""
-        self.delivered += patches
-        self.confirmed += 1
-        self.lately.add(patches, now)
-
-    @property
-    def patches_per_request(self) -> float:
-        """How much folding has saved."""
-        return self.delivered / self.confirmed if self.confirmed else 1.0
 
 
 class Relay:
@@ -233,9 +196,12 @@ class Relay:
             may_go = self._lanes.may_go(self._gate.slots)
             if not may_go or self._settler.backlog >= MAX_UNSETTLED:
                 self._stepped(Waits.NEWS)
+                if not (self._lanes.ready or self._lanes.expecting or self._in_flight):
+                    self.figures.rests()
                 await self._lanes.rest()
                 continue
             self._stepped(Waits.GATE)
+            self.figures.works(self._step[1])
             if self._gate.down and (wait_s := self._gate.wait_s) > 0:
                 # Not in line at the gate: somebody may come whose answer would be news.
                 if not (self._gate.doubtful and self._lanes.has_fresh):
@@ -289,7 +255,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         answer = await self._transport.update(lane.run, request.body)
-        self.figures.answered(loop.time() - sent_at)
+        now = loop.time()
+        self.figures.answered(now - sent_at, now)
         outcome = classify(answer, lane.run, self._wall())
         again = lane.failures > 0
         is_back = self._gate.leave(lane.run, outcome, probe=probe, again=again)
@@ -317,7 +284,7 @@ class Relay:
         """What is next for the lane, now that the answer is on disk."""
         match outcome:
             case Confirmed():
-                self.figures.count(len(request.ids), asyncio.get_running_loop().time())
+                self.figures.confirms(len(request.ids), asyncio.get_running_loop().time())
                 await self._move_on(lane, request.ids)
             case Refused(trouble) if trouble.blame is Blame.RUN:
                 # All that waited is parked; what has come for the run since then is not.
@@ -338,6 +305,7 @@ class Relay:
 
     async def _move_on(self, lane: Lane, settled: tuple[int, ...]) -> None:
         """These patches are done with: the lane's next ones may go."""
+        self.figures.ends(len(settled), asyncio.get_running_loop().time())
         lane.waiting = [patch for patch in lane.waiting if patch.id not in settled]
         lane.failures, lane.troubled = 0, False
         if not lane.waiting and lane.more:

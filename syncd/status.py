@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from syncd import __version__
@@ -41,7 +42,9 @@ class Status:
     async def __call__(self) -> dict[str, Any]:
         """As one object: what `syncd status --json` prints."""
         now = self._wall()
-        status = await self._store.read(lambda db: read.outbox(db, now))
+        status, last_due_s = await self._store.read(
+            lambda db: (read.outbox(db, now), read.last_due_s(db, now))
+        )
         del status["paused"]
         files_waiting = await asyncio.to_thread(self._spool.waiting)
         files_rejected = await asyncio.to_thread(self._spool.rejected)
@@ -80,7 +83,11 @@ class Status:
                 ),
                 "requests_per_s_1m": gate.requests_per_s_1m,
             },
-            "eta_s": self._eta_s(sending, status["outbox"]["pending"] + in_flight),
+            "eta_s": self._eta_s(
+                sending,
+                status["outbox"]["pending"] + in_flight,
+                last_due_s if status["outbox"]["deferred"] else 0.0,
+            ),
             "spool": {
                 "waiting": files_waiting,
                 "rejected": files_rejected,
@@ -119,11 +126,14 @@ class Status:
             return "waiting", f"the API asked to wait until {closed_until}"
         return "running", None
 
-    def _eta_s(self, sending: Sending, pending: int) -> float | None:
+    def _eta_s(self, sending: Sending, pending: int, last_due_s: float) -> float | None:
+        lately = self._relay.figures.lately(asyncio.get_running_loop().time())
+        worked_s = min(lately.worked_s, self._gate.figures().going_s)
         seconds = estimate.eta_s(
             pending,
-            rate_per_s=sending.requests_per_s or 0.0,
-            patches_per_request=sending.patches_per_request,
-            closed_for_s=self._gate.figures().closed_for_s or 0.0,
+            sending,
+            replace(lately, worked_s=worked_s),
+            now=self._wall(),
+            last_due_s=last_due_s,
         )
         return None if seconds is None else round(seconds, 1)

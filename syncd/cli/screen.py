@@ -74,7 +74,7 @@ def _gate(status: dict[str, Any], now: float) -> Iterator[str]:
             f" {many(_in_a_minute(throughput['delivered_per_s_1m']), 'patch')} delivered",
         )
         yield _line("breaker", _breaker(gate, now))
-    yield _line("done", _eta(status["eta_s"], status["outbox"]["pending"]))
+    yield _line("done", _eta(status))
 
 
 def _in_a_minute(per_s: float) -> int:
@@ -90,10 +90,13 @@ def _breaker(gate: dict[str, Any], now: float) -> str:
     return f"{breaker}, next probe {ago(gate['closed_until'], now)}"
 
 
-def _eta(eta_s: float | None, pending: int) -> str:
+def _eta(status: dict[str, Any]) -> str:
+    eta_s = status["eta_s"]
     if eta_s is None:
-        return "not while nothing is sent"
-    return f"in about {span(eta_s)}" if eta_s > 0 or pending else "nothing waits"
+        moving = status["daemon"]["state"] in ("running", "waiting")
+        return "unknown: nothing gets through" if moving else "not while nothing is sent"
+    waits = eta_s > 0 or status["outbox"]["pending"]
+    return f"in about {span(eta_s)}" if waits else "nothing waits"
 
 
 def _spool(spool: dict[str, Any]) -> Iterator[str]:

@@ -1,23 +1,56 @@
-"""When it will be done: what waits, at the pace in use, with the folding seen lately."""
+"""When it will be done: what waits, no faster than the last minute has shown."""
 
+from dataclasses import dataclass
+
+from syncd.core.minute import SECONDS
 from syncd.core.sending import Sending
+
+TELLING = 2  # requests that a minute must have room for, or it says nothing of how fast they go
+
+
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """What became of the work in the last minute."""
+
+    requests: int = 0
+    """Those that came to their end in it, well or not."""
+    done: int = 0
+    """Patches that these were the end of: delivered, or refused for good."""
+    worked_s: float = 0.0
+    """For so long, until now, something has waited without a break, and was meant to go."""
 
 
 def eta_s(
-    pending: int, *, rate_per_s: float, patches_per_request: float, closed_for_s: float
+    pending: int, sending: Sending, lately: Lately, *, now: float, last_due_s: float = 0.0
 ) -> float | None:
-    """Seconds until nothing waits any more; 0 when nothing does, None when nothing moves."""
+    """Seconds until nothing waits any more; 0 when nothing does, None when nobody knows.
+
+    `last_due_s`: so long a run in trouble is not tried again.
+    """
     if pending == 0:
         return 0.0
-    if rate_per_s <= 0:
+    per_s = _patches_per_s(sending, lately)
+    if per_s <= 0:
         return None
-    requests = pending / max(1.0, patches_per_request)
-    return closed_for_s + requests / rate_per_s
+    return max(_closed_s(sending, now) + pending / per_s, last_due_s)
 
 
 def turn_s(requests_ahead: int, sending: Sending, now: float) -> float | None:
     """Seconds until a request goes that has so many before it; None while nothing goes."""
     if not sending.requests_per_s:
         return None
-    closed_for_s = max(0.0, (sending.closed_until or now) - now)
-    return closed_for_s + requests_ahead / sending.requests_per_s
+    return _closed_s(sending, now) + requests_ahead / sending.requests_per_s
+
+
+def _patches_per_s(sending: Sending, lately: Lately) -> float:
+    """What to reckon with: what is possible, with failures as they are, or less if it was less."""
+    possible = sending.requests_per_s or 0.0
+    folded = max(1.0, sending.patches_per_request)
+    per_s = possible * (lately.done / lately.requests if lately.requests else folded)
+    if lately.worked_s >= SECONDS and possible * SECONDS >= TELLING:
+        return min(per_s, lately.done / SECONDS)
+    return per_s
+
+
+def _closed_s(sending: Sending, now: float) -> float:
+    return max(0.0, (sending.closed_until or now) - now)

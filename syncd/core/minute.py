@@ -20,6 +20,10 @@ class Minute:
             before = self.counts.pop()[1]
         self.counts.append((second, before + n))
 
+    def count(self, now: float) -> int:
+        """How many in the last minute."""
+        return sum(n for at, n in self.counts if at > now - SECONDS)
+
     def per_s(self, now: float) -> float:
         """The mean of the last minute."""
-        return round(sum(n for at, n in self.counts if at > now - SECONDS) / SECONDS, 3)
+        return round(self.count(now) / SECONDS, 3)

@@ -251,6 +251,12 @@ def _deferred(db: sqlite3.Connection, now: float) -> int:
     return int(row[0])
 
 
+def last_due_s(db: sqlite3.Connection, now: float) -> float:
+    """How long it takes until no run in trouble waits for its time any more."""
+    (due_at,) = db.execute("SELECT max(due_at) FROM lanes").fetchone()
+    return max(0.0, (due_at or now) - now)
+
+
 def _oldest_pending_s(db: sqlite3.Connection, now: float) -> float | None:
     oldest: float | None = None
     (priority,) = db.execute("SELECT max(priority) FROM outbox WHERE state = 'pending'").fetchone()

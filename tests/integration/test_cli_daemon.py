@@ -242,6 +242,27 @@ def test_deferred_patches_are_listed_with_their_cause(daemon: Daemon) -> None:
     assert "http_503" in table
 
 
+def test_while_nothing_gets_through_status_names_no_end(tmp_path: Path) -> None:
+    """However fast it could go; and it does again when something does."""
+    with (
+        start_sandbox(tmp_path, "--faults", "500=1") as sandbox,
+        start_daemon(tmp_path, sandbox.url, retry={"base_s": 0.05, "cap_s": 0.2}) as daemon,
+    ):
+        daemon.insert(*((f"r{number}", "x", None) for number in range(20)))
+        waited = daemon.syncd("wait", "--all", "--timeout", "1")
+        down = daemon.status()
+        text = daemon.syncd("status").stdout
+        sandbox.change(faults="")
+        daemon.syncd("wait", "--all", "--timeout", "15")
+        done = daemon.status()
+
+    assert waited.returncode == 124
+    assert down["outbox"]["pending"] + down["outbox"]["in_flight"] == 20
+    assert down["eta_s"] is None
+    assert "done         unknown: nothing gets through\n" in text
+    assert done["eta_s"] == 0.0
+
+
 def test_errors_of_the_daemon_are_one_line(daemon: Daemon) -> None:
     """In its own words."""
     found = daemon.syncd("show", "unheard_of")

@@ -523,6 +523,20 @@ async def test_the_figures_tell_how_things_stand() -> None:
     assert (fresh.requests_per_s_1m, busy.requests_per_s_1m, quiet.requests_per_s_1m) == (0, 0.5, 0)
 
 
+@in_virtual_time
+async def test_the_time_of_an_operators_pause_is_no_time_of_work() -> None:
+    gate = a_gate(rate=10.0, started=-10.0)
+    await asyncio.sleep(30.0)
+    gate.resume()
+    before = gate.figures().going_s
+    gate.pause()
+    await asyncio.sleep(30.0)
+    gate.resume()
+    await asyncio.sleep(5.0)
+
+    assert (before, gate.figures().going_s) == (30.0, 5.0)
+
+
 # All of it at once
 
 

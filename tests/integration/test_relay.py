@@ -485,6 +485,28 @@ async def test_a_pause_stops_sending_and_intake_goes_on(path: Path) -> None:
         assert (await it.drained())["delivered"] == 20
 
 
+# What was done of late
+
+
+async def test_it_is_at_work_as_long_as_anything_waits_even_for_later(path: Path) -> None:
+    async with (
+        sandboxed() as sandbox,
+        delivering(path, sandbox, base_s=0.1, cap_s=0.1) as it,
+    ):
+        now = asyncio.get_running_loop().time
+        await it.accept(patch("bad~500", 1), patch("good", 2))
+        await it.until_requests(4)
+        failing = it.relay.figures.lately(now())
+        await operate(it, "discard", Selection(run="bad~500"))
+        await it.when(lambda: it.relay.figures.lately(now()).worked_s == 0)
+        rested = it.relay.figures.lately(now())
+
+    assert failing.requests >= 4
+    assert failing.done == 1
+    assert failing.worked_s > 0
+    assert rested.done == 1
+
+
 # Rows that are hard to send
 
 

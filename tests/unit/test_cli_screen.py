@@ -111,6 +111,19 @@ def test_an_open_breaker_says_until_when() -> None:
     assert "syncd list --state deferred" in text
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        *((state, "unknown: nothing gets through") for state in ("running", "waiting")),
+        *((state, "not while nothing is sent") for state in ("paused", "blocked", "stopped")),
+    ],
+)
+def test_where_nobody_knows_when_it_is_done_no_number_is_said(state: str, said: str) -> None:
+    stuck = status(state=state) | {"eta_s": None}
+
+    assert f"  done         {said}\n" in shown(stuck)
+
+
 def test_one_request_in_the_last_minute_is_seen() -> None:
     """Rates of a quiet daemon do not round to nothing."""
     quiet = status()
