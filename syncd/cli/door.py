@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -22,6 +23,7 @@ from syncd.core.sending import Live
 from syncd.errors import SyncdError
 
 DEEP = 1000
+MUTE_S = 3.0  # longer than this nobody waits without a word
 Query = Mapping[str, str | int | tuple[str, ...] | None]
 """What to read; None asks for nothing, a tuple is given several times."""
 
@@ -59,9 +61,15 @@ class Door:
         answer = self.wire.ask("GET", "/status")
         return None if answer is None else orjson.loads(answer)
 
-    def tell(self, target: str, body: bytes = b"") -> dict[str, Any] | None:
-        """POST to the daemon and return its answer; None if it is down."""
-        answer = self.wire.ask("POST", target, body, timeout=PATIENT_S)
+    def tell(
+        self, target: str, body: bytes = b"", *, wait_s: float = PATIENT_S
+    ) -> dict[str, Any] | None:
+        """POST to the daemon and return its answer; None if it is down.
+
+        Says on stderr if it takes long.
+        """
+        with _aloud():
+            answer = self.wire.ask("POST", target, body, timeout=wait_s)
         return None if answer is None else orjson.loads(answer)
 
     def _lines_of_file(self, what: str, query: Query) -> Iterator[bytes]:
@@ -166,7 +174,27 @@ def is_there(path: Path) -> bool:
     return True
 
 
+@contextmanager
+def _aloud() -> Iterator[None]:
+    timer = threading.Timer(MUTE_S, _say_that_it_takes_long)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 @cache  # once is enough for a command that asks several times
+def _say_that_it_takes_long() -> None:
+    click.echo(
+        f"syncd: no answer from the daemon for {MUTE_S:g} s: still waiting; Ctrl-C ends the wait,"
+        " but what was asked may still be done",
+        err=True,
+    )
+
+
+@cache
 def _say_that_it_is_down() -> None:
     click.echo("syncd: the daemon is not running: this is what its database holds", err=True)
 

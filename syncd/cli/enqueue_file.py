@@ -80,7 +80,7 @@ def _hand_in(
     except BaseException:
         if batch_id is not None:
             with suppress(SyncdError):
-                box.close_batch(batch_id, tally.rejected)
+                box.leave_batch(batch_id, tally.rejected)
         raise
     if batch_id is not None:
         box.close_batch(batch_id, tally.rejected)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from syncd.cli.door import Door, opened
+from syncd.cli.wire import PATIENT_S
 from syncd.core.patch import Patch, compact
 from syncd.errors import SyncdError
 
@@ -17,6 +18,7 @@ T = TypeVar("T")
 
 PART_PATCHES = 500
 PART_BYTES = 512 << 10
+HASTY_S = 1.0  # a request that was sent is done by a daemon that hangs, when it goes on
 PAUSE_S = 0.010  # between transactions on the file; else other producers never get their turn
 
 
@@ -97,10 +99,18 @@ class ByDaemon:
 
     def close_batch(self, batch_id: int, rejected: int) -> None:
         """The whole file was handed in, but for so many of its lines."""
-        self._tell(f"/batches/{batch_id}/close", orjson.dumps({"rejected": rejected}))
+        self._close(batch_id, rejected, PATIENT_S)
 
-    def _tell(self, target: str, body: bytes) -> dict[str, Any]:
-        answer = self.to.tell(target, body)
+    def leave_batch(self, batch_id: int, rejected: int) -> None:
+        """The rest of the file will not come. Nobody waits long for the answer."""
+        self._close(batch_id, rejected, HASTY_S)
+
+    def _close(self, batch_id: int, rejected: int, wait_s: float) -> None:
+        body = orjson.dumps({"rejected": rejected})
+        self._tell(f"/batches/{batch_id}/close", body, wait_s)
+
+    def _tell(self, target: str, body: bytes, wait_s: float = PATIENT_S) -> dict[str, Any]:
+        answer = self.to.tell(target, body, wait_s=wait_s)
         if answer is None:
             raise SyncdError(f"{self.to.places.socket}: the daemon has stopped: try again")
         return answer
@@ -131,6 +141,8 @@ class ByFile:
         from syncd.store import accept
 
         self._atomic(lambda db: accept.close_batch(db, batch_id, time.time(), rejected))
+
+    leave_batch = close_batch
 
     def _atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self.db.execute("BEGIN IMMEDIATE")

@@ -2,11 +2,14 @@
 
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -291,6 +294,88 @@ def test_a_daemon_that_is_stuck_is_told_from_one_that_is_down(tmp_path: Path) ->
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
     assert "the daemon went away before its answer was whole" in found.stderr
+
+
+@contextmanager
+def halted(daemon: Daemon) -> Iterator[None]:
+    """It hangs while the block runs."""
+    assert daemon.running is not None
+    daemon.running.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        daemon.running.signal(signal.SIGCONT)
+
+
+def begun(daemon: Daemon, *arguments: str) -> "subprocess.Popen[str]":
+    """A command for this daemon that has not come to its end, with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "syncd", *arguments],
+        env=environment(daemon.folder, **daemon.environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def first_word(command: "subprocess.Popen[str]") -> str:
+    """Its first line on stderr; empty if there is none in good time."""
+    assert command.stderr is not None
+    ready, _, _ = select.select([command.stderr], [], [], 10.0)
+    if not ready:
+        command.kill()
+    return command.stderr.readline()
+
+
+MUTE = (
+    "syncd: no answer from the daemon for 3 s: still waiting; Ctrl-C ends the wait,"
+    " but what was asked may still be done\n"
+)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("enqueue", "hung", "--name", "x"), ("hold", "--run", "hung_not"), ("pause",), ("resume",)],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_wait_for_a_daemon_that_hangs_is_not_mute(
+    daemon: Daemon, arguments: tuple[str, ...]
+) -> None:
+    """One line on stderr after a moment; then it goes on waiting, and it is done in the end."""
+    with halted(daemon), begun(daemon, *arguments, "--json") as command:
+        said = first_word(command)
+        daemon.running.signal(signal.SIGCONT)  # type: ignore[union-attr]
+        out, err = command.communicate(timeout=20)
+
+    assert (said, err) == (MUTE, "")
+    assert command.returncode == 0
+    assert len(lines(out)) == 1
+
+
+def test_who_no_longer_waits_for_a_daemon_that_hangs_may_go_at_once(daemon: Daemon) -> None:
+    """And nobody waits for the rest of the file. What was asked may still be done."""
+    line = json.dumps({"workflow_run_id": "left", "name": "x" * 350}) + "\n"
+    enqueue = begun(daemon, "enqueue", "--file", "-", "--format", "jsonl")
+    with enqueue as command:
+        assert command.stdin is not None
+        assert command.stderr is not None
+        # More than it reads at a time: when it is written, the first part has been accepted …
+        command.stdin.write(line * 1024)
+        command.stdin.flush()
+        with halted(daemon):
+            command.stdin.write(line * 400)  # … and this is enough for the second.
+            command.stdin.flush()
+            said = first_word(command)
+            command.send_signal(signal.SIGINT)
+            code = command.wait(timeout=5)
+        then = command.stderr.read()
+    waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
+
+    assert said == MUTE
+    assert then.strip() == "syncd: stdin: stopped (500 patches accepted, up to line 500)"
+    assert code == 130
+    assert waited.returncode == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody else, who may not connect")
