@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.door import door
+from syncd.cli.door import readers_door
 from syncd.cli.options import config_option, json_option, limit_option
 from syncd.cli.printing import ago, count
 from syncd.cli.rows import first_of, show
@@ -44,7 +44,7 @@ _COLUMNS = (
 @config_option
 def batches_command(*, limit: int, as_json: bool, config_path: str | None) -> None:
     """Progress of the files taken in, newest first; "refused" is one of which nothing was taken."""
-    found = first_of(limit, door(config_path).lines("batches", {"limit": limit + 1}))
+    found = first_of(limit, readers_door(config_path).lines("batches", {"limit": limit + 1}))
     now = time.time()
     show(found, _COLUMNS, lambda line: _cells(line, now), as_json=as_json, none="no batches")
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,15 @@ import click
 import orjson
 
 from syncd.cli.wire import PATIENT_S, Wire
-from syncd.config import Config, ConfigErrorWithRest, Places, load, locate
+from syncd.config import (
+    Config,
+    ConfigErrorWithRest,
+    NoSettings,
+    Places,
+    guesses,
+    load,
+    locate,
+)
 from syncd.core.sending import Live
 from syncd.errors import SyncdError
 
@@ -139,6 +147,24 @@ def door(config_path: str | None) -> Door:
         for line in error.errors:
             click.echo(f"syncd: {line}", err=True)
         return Door(error.rest, locate(error.rest, os.environ))
+
+
+def readers_door(config_path: str | None) -> Door:
+    """The same for who only looks, and may be shown a daemon that is but likely the one meant.
+
+    That is where the settings file cannot be read at all; if no daemon listens where its own may
+    be, it raises ConfigError too.
+    """
+    try:
+        return door(config_path)
+    except NoSettings as error:
+        for config, places in guesses(error.source, os.environ):
+            guessed = Door(config, places)
+            with suppress(SyncdError):
+                if guessed.wire.answers():
+                    click.echo(f"syncd: {error}; asking who listens on {places.socket}", err=True)
+                    return guessed
+        raise
 
 
 def strict_door(config_path: str | None) -> Door:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.door import door, read_row
+from syncd.cli.door import read_row, readers_door
 from syncd.cli.options import config_option, json_option, limit_option, text
 from syncd.cli.printing import ago, seconds_since, span
 from syncd.cli.rows import first_of, show
@@ -58,7 +58,7 @@ def list_command(
     That is: dead, held, deferred, waiting, then what was settled last.
     """
     query = {"state": state, "run": run, "batch": batch, "limit": limit + 1}
-    found = first_of(limit, door(config_path).lines("patches", query))
+    found = first_of(limit, readers_door(config_path).lines("patches", query))
     columns, now = _DEAD if state == "dead" else _ALL, time.time()
 
     def cells(line: bytes) -> list[object]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.door import Door, door, read_row
+from syncd.cli.door import Door, read_row, readers_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import many, named, plain, span, wrapped
 from syncd.cli.status import current
@@ -32,7 +32,7 @@ def plan_command(*, limit: int, as_json: bool, config_path: str | None) -> None:
     With the patches that each one carries, and why the next patch of the run goes apart. As if
     every request were answered at once, and nothing else arrived.
     """
-    to = door(config_path)
+    to = readers_door(config_path)
     if as_json:
         for line in to.lines("plan", {"limit": limit}):
             click.echo(line)

@@ -6,7 +6,7 @@ import time
 import click
 import orjson
 
-from syncd.cli.door import door
+from syncd.cli.door import readers_door
 from syncd.cli.options import config_option, json_option, limit_option, text
 from syncd.cli.printing import ago, plain
 from syncd.cli.rows import first_of, show
@@ -24,7 +24,7 @@ def show_command(*, run: str, only_metadata: bool, as_json: bool, config_path: s
 
     It is the answer that confirmed the last patch of the run.
     """
-    found = door(config_path).one("snapshot", {"run": run})
+    found = readers_door(config_path).one("snapshot", {"run": run})
     if found is None:
         raise SyncdError(
             f"no snapshot of {plain(run)}: nothing was delivered to it yet; look with"
@@ -107,7 +107,7 @@ def runs_command(
         "where": where,
         "limit": None if limit is None else limit + 1,
     }
-    found = first_of(limit, door(config_path).lines("runs", query))
+    found = first_of(limit, readers_door(config_path).lines("runs", query))
     now = time.time()
     show(
         found,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from syncd import __version__
-from syncd.cli.door import Door, door, is_there, opened
+from syncd.cli.door import Door, is_there, opened, readers_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.screen import screen
 
@@ -49,7 +49,7 @@ def status_command(*, watch: bool, as_json: bool, config_path: str | None) -> in
     Is it running, what waits, what is stuck and why, and when will it be done. Exit code 3
     while the daemon is not running.
     """
-    to = door(config_path)
+    to = readers_door(config_path)
     if watch and sys.stdout.isatty() and not as_json:
         return _watch_on_terminal(to)
     while True:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.door import Door, door, read_row
+from syncd.cli.door import Door, read_row, readers_door
 from syncd.cli.options import PATCH_ID, config_option, json_option, seconds, text
 from syncd.cli.printing import many, plain
 from syncd.cli.status import current
@@ -69,7 +69,7 @@ def wait_command(
         raise click.UsageError("say what to wait for: --batch, --run, --patch or --all")
     if batch is not None and (not batch or "/" in batch or batch in {".", ".."}):
         raise click.UsageError(f"--batch {plain(batch)!r}: must be the name of a file")
-    to = door(config_path)
+    to = readers_door(config_path)
     if batch is not None:
         look = partial(_look_at_batch, to, batch)
     elif run is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.door import Door, door, read_row
+from syncd.cli.door import Door, read_row, readers_door
 from syncd.cli.options import config_option, json_option, text
 from syncd.cli.printing import (
     ago,
@@ -45,7 +45,7 @@ def why_command(*, asked: str, as_json: bool, config_path: str | None) -> None:
     the queue, and when it will go. ID is that of a patch; else that of a run, of which the patch
     that has waited longest is told.
     """
-    to = door(config_path)
+    to = readers_door(config_path)
     found, of_run = _ask(to, asked)
     if as_json:
         click.echo(found)

@@ -3,9 +3,10 @@
 Written by hand: importing pydantic alone takes half of the 0.3 s in which a command has to answer.
 """
 
+from syncd.config.guess import guesses
 from syncd.config.keys import Api, Config, Control, Delivery, Log, Retry, Spool, Store
 from syncd.config.places import Places, locate
-from syncd.config.read import DEFAULT_FILE, ConfigErrorWithRest, load, parse
+from syncd.config.read import DEFAULT_FILE, ConfigErrorWithRest, NoSettings, load, parse
 from syncd.config.token import Token, read_token
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "Control",
     "Delivery",
     "Log",
+    "NoSettings",
     "Places",
     "Retry",
     "Spool",
     "Store",
     "Token",
+    "guesses",
     "load",
     "locate",
     "parse",

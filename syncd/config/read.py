@@ -78,6 +78,14 @@ class ConfigErrorWithRest(ConfigError):
         self.rest = rest
 
 
+class NoSettings(ConfigError):
+    """The file is there, and nothing in it can be understood."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__([f"{source}: {problem}"])
+        self.source = source
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
     value: object
@@ -89,16 +97,16 @@ def _read(path: str) -> dict[str, object]:
     with Path(path).open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
-        raise ConfigError([f"{path}: must be at most {MAX_FILE_BYTES} bytes long"])
+        raise NoSettings(path, f"must be at most {MAX_FILE_BYTES} bytes long")
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{path}: is not UTF-8 (at line {line})"]) from error
+        raise NoSettings(path, f"is not UTF-8 (at line {line})") from error
     except ValueError as error:
-        raise ConfigError([f"{path}: is not TOML: {error}"]) from error
+        raise NoSettings(path, f"is not TOML: {error}") from error
     except RecursionError as error:
-        raise ConfigError([f"{path}: is nested too deeply"]) from error
+        raise NoSettings(path, "is nested too deeply") from error
 
 
 def _given(

@@ -296,6 +296,50 @@ def test_a_daemon_that_is_stuck_is_told_from_one_that_is_down(tmp_path: Path) ->
     assert "the daemon went away before its answer was whole" in found.stderr
 
 
+READERS = (
+    ("status",),
+    ("list",),
+    ("why", "here"),
+    ("plan",),
+    ("show", "here"),
+    ("runs",),
+    ("batches",),
+    ("wait", "--all", "--timeout", "9"),
+)
+
+
+def test_readers_find_the_daemon_whose_settings_file_has_been_broken(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """It runs on as before. Who would change anything is refused; and all are, when it is gone."""
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.syncd("enqueue", "here", "--name", "x")
+        daemon.syncd("wait", "--all", "--timeout", "10")
+        daemon.config.write_text("[delivery\n")
+        looked = [daemon.syncd(*reader) for reader in READERS]
+        as_json = daemon.syncd("status", "--json")
+        changed = [
+            daemon.syncd(*verb)
+            for verb in (("enqueue", "r", "--name", "x"), ("pause",), ("hold", "--all"), ("run",))
+        ]
+        daemon.stop()
+        gone = [daemon.syncd(*reader) for reader in READERS]
+
+    refusal = f"syncd: {daemon.config}: is not TOML: "
+    for found in (*looked, as_json):
+        assert found.returncode == 0
+        assert found.stderr.startswith(refusal)
+        assert found.stderr.endswith(f"; asking who listens on {daemon.socket}\n")
+        assert found.stderr.count("\n") == 1
+        assert found.stdout
+    assert json.loads(as_json.stdout)["daemon"]["pid"] == daemon.pid
+    for found in (*changed, *gone):
+        assert (found.returncode, found.stdout) == (4, "")
+        assert found.stderr.startswith(refusal)
+        assert found.stderr.count("\n") == 1
+        assert "asking" not in found.stderr
+
+
 @contextmanager
 def halted(daemon: Daemon) -> Iterator[None]:
     """It hangs while the block runs."""
@@ -347,6 +391,7 @@ def test_a_wait_for_a_daemon_that_hangs_is_not_mute(
         said = first_word(command)
         daemon.running.signal(signal.SIGCONT)  # type: ignore[union-attr]
         out, err = command.communicate(timeout=20)
+    daemon.syncd("resume")
 
     assert (said, err) == (MUTE, "")
     assert command.returncode == 0

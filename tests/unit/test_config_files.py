@@ -1,12 +1,15 @@
 """Where settings are read from, and where the daemon's own files are looked for."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from syncd.config import Config, Control, Places, Store, load, locate, parse
+from syncd.config import Config, Control, NoSettings, Places, Store, guesses, load, locate, parse
+from syncd.config.sample import sample
 from syncd.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +130,50 @@ def test_a_file_that_cannot_be_understood_is_one_line(
     (error,) = caught.value.errors
     assert error.startswith(f"{file}: {said}")
     assert "\n" not in error
+
+
+# Where a daemon may be whose file cannot be understood
+
+
+def test_a_file_that_cannot_be_understood_is_named_for_who_would_guess(tmp_path: Path) -> None:
+    file = tmp_path / "syncd.toml"
+    file.write_text("[delivery\n")
+
+    with pytest.raises(NoSettings) as caught:
+        load(str(file), HOME)
+
+    assert caught.value.source == str(file)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("/etc/syncd/syncd.toml", "syncd"), ("/etc/syncd/acme.toml", "syncd-acme")],
+)
+def test_the_file_of_a_service_stands_for_the_places_that_its_installation_gives(
+    source: str, name: str
+) -> None:
+    setup = (ROOT / "systemd/setup.sh").read_text()
+    given = dict(re.findall(r"(\w+\.\w+)=(/(?:var|run)/[^ \"]*)", setup))
+    settings = tomllib.loads(sample({key: at.replace("$2", name) for key, at in given.items()}))
+
+    service, plain = guesses(source, HOME)
+
+    assert len(given) == 3
+    assert service[1] == locate(parse(settings, {}, source), HOME)
+    assert plain[1] == locate(Config(), HOME)
+
+
+def test_any_other_file_stands_for_the_places_that_hold_without_one() -> None:
+    environ = HOME | {"SYNCD_CONTROL__SOCKET": "/run/mine.sock"}
+
+    ((_, places),) = guesses("/home/ann/syncd.toml", environ)
+
+    assert places.socket == Path("/run/mine.sock")
+    assert places.store == Path("/home/ann/.local/state/syncd/syncd.db")
+
+
+def test_variables_that_are_wrong_stand_for_nothing() -> None:
+    assert [*guesses("/home/ann/syncd.toml", HOME | {"SYNCD_STORE__PATH": "here"})] == []
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
