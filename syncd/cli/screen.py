@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from syncd.cli.printing import ago, count, many, next_steps, plain, seconds_since, span
+from syncd.cli.printing import ago, count, many, next_steps, paragraph, plain, seconds_since, span
 
 _COLOURS = {"running": "green", "stopped": "red", "blocked": "red"}  # else yellow
 
@@ -16,26 +16,26 @@ def screen(status: dict[str, Any], now: float, *, start: str = "syncd run") -> l
     `start` is the command that starts the daemon on this machine.
     """
     lines = [
-        _head(status["daemon"], now),
+        *_head(status["daemon"], now),
         *_outbox(status, now),
         "",
         *_gate(status, now),
         *_spool(status["spool"]),
-        *(_line("trouble", plain(trouble)) for trouble in status["troubles"]),
+        *(line for it in status["troubles"] for line in paragraph("trouble", plain(it))),
         *_last_error(status["last_error"], now),
     ]
     return [*lines, *next_steps(list(_advice(status, start)))]
 
 
-def _head(daemon: dict[str, Any], now: float) -> str:
+def _head(daemon: dict[str, Any], now: float) -> Iterator[str]:
     state = click.style(daemon["state"], fg=_COLOURS.get(daemon["state"], "yellow"), bold=True)
     parts = [f"syncd {daemon['version']}  {state}"]
-    if daemon["reason"]:
-        parts.append(plain(daemon["reason"]))
     if daemon["running"]:
         up_s = seconds_since(daemon["started_at"], now) or 0.0
         parts.append(f"pid {daemon['pid']}, up {span(max(0.0, up_s))}")
-    return "  ·  ".join(parts)
+    yield "  ·  ".join(parts)
+    if daemon["reason"]:
+        yield from paragraph("reason", plain(daemon["reason"]))
 
 
 def _outbox(status: dict[str, Any], now: float) -> Iterator[str]:
@@ -45,7 +45,7 @@ def _outbox(status: dict[str, Any], now: float) -> Iterator[str]:
     if outbox["oldest_pending_s"] is not None:
         notes.append(f"the oldest for {span(outbox['oldest_pending_s'])}")
     if outbox["deferred"]:
-        notes.append(f"{count(outbox['deferred'])} deferred after a failure")
+        notes.append(f"{count(outbox['deferred'])} deferred")
     yield _figure("pending", outbox["pending"], ", ".join(notes))
     yield _figure("in flight", outbox["in_flight"])
     yield _figure("held", outbox["held"], "by an operator" if outbox["held"] else "")
@@ -54,7 +54,7 @@ def _outbox(status: dict[str, Any], now: float) -> Iterator[str]:
     yield _figure("delivered", outbox["delivered"], f"{many(cached, 'run')} cached")
     yield _figure("discarded", outbox["discarded"])
     if outbox["suspect"]:
-        late = "runs that a late request may set back; they will be read again"
+        late = "runs that a late request may set back: read again"
         yield _figure("watched", outbox["suspect"], late)
 
 
@@ -109,10 +109,10 @@ def _last_error(error: dict[str, Any] | None, now: float) -> Iterator[str]:
     if error is None:
         return
     yield ""
-    yield _line("last error", f"{ago(error['at'], now)}: {plain(error['code'])}")
-    yield _line("", plain(error["message"]))
+    yield from paragraph("last error", f"{ago(error['at'], now)}: {plain(error['code'])}")
+    yield from paragraph("", plain(error["message"]))
     if error.get("request_id"):
-        yield _line("", f"request id {plain(error['request_id'])}")
+        yield from paragraph("", f"request id {plain(error['request_id'])}")
 
 
 def _advice(status: dict[str, Any], start: str) -> Iterator[tuple[str, str]]:

@@ -521,7 +521,7 @@ def test_an_api_that_knows_no_run_at_all_is_a_trouble_that_names_the_setting(
         daemon.insert(("lost_9", "x", None))
         daemon.syncd("wait", "--all", "--timeout", "10")
         many = daemon.status()
-        shown = daemon.syncd("status").stdout
+        shown = " ".join(daemon.syncd("status").stdout.split())
 
     assert (few["outbox"]["dead"], few["troubles"]) == (9, [])
     assert (many["outbox"]["dead"], len(many["troubles"])) == (10, 1)

@@ -77,6 +77,37 @@ def test_a_calm_screen_gives_no_advice() -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("paused", "an operator has paused sending: syncd resume"),
+        ("blocked", "the API does not accept the credentials: see the last error"),
+        ("waiting", "the API is failing; next probe at 2026-01-01T00:00:30.000Z"),
+        ("waiting", "nothing can be written down: /srv/data/syncd.db: " + "disk full, " * 9),
+    ],
+)
+def test_no_line_is_wider_than_a_terminal_whatever_is_wrong(
+    state: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    wrong = status(state=state, reason=reason, started_at="2024-01-01T00:00:00.000Z")
+    wrong["outbox"] |= {"pending": 1_234_567, "deferred": 1_234_567, "oldest_pending_s": 172_799.0}
+    wrong["outbox"] |= {"held": 1_234_567, "dead": 1_234_567, "suspect": 1_234_567}
+    wrong["gate"] |= {"closed_until": "2026-01-01T01:59:00.000Z", "rate_per_s": 1234.567}
+    wrong["troubles"] = ["the last reload was refused: /etc/syncd/syncd.toml: " + "a key; " * 20]
+    wrong["last_error"] = {
+        "at": "2025-12-31T23:59:30.000Z",
+        "code": "SERVICE_UNAVAILABLE",
+        "message": "The workflow run was not found. " * 4,
+        "request_id": "req_xKm9pNv3qWsY_jL2tR5Dh",
+    }
+
+    text = shown(wrong)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert " ".join(reason.split()) in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
     ("state", "advice"),
     [("paused", "syncd resume"), ("blocked", "syncd check --online")],
 )
@@ -84,7 +115,7 @@ def test_a_state_with_a_remedy_names_it(state: str, advice: str) -> None:
     """And why it is so."""
     text = shown(status(state=state, reason="somebody said so"))
 
-    assert f"{state}  ·  somebody said so" in text
+    assert f"  {state}  ·  pid 4242, up 2 h 0 min\n  reason       somebody said so\n" in text
     assert advice in text
 
 
@@ -104,7 +135,7 @@ def test_an_open_breaker_says_until_when() -> None:
     text = shown(waiting)
 
     assert "open, next probe in 30 s" in text
-    assert "5   the oldest for 90 s, 2 deferred after a failure" in text
+    assert "5   the oldest for 90 s, 2 deferred\n" in text
     assert "in about 31 s" in text
     assert "30 s ago: http_503" in text
     assert "down\\x1b[2J for\\nmaintenance" in text
