@@ -35,5 +35,9 @@ def show(
     if first is None:
         click.echo(none)
         return
-    for line in table(columns, map(cells, chain([first], rows))):
+    for line in table(columns, map(cells, chain([first], rows)), _say_what_is_lost):
         click.echo(line)
+
+
+def _say_what_is_lost() -> None:
+    click.echo("syncd: cut to fit this terminal: --json shows all of it", err=True)

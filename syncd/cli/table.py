@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,39 +32,70 @@ class Column:
     """Left out where the first rows have nothing in it."""
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """Header and rows, line by line. Nothing but the rows of one block is kept."""
+def table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[object]],
+    lost: Callable[[], None] = lambda: None,
+) -> Iterator[str]:
+    """Header and rows, line by line. Nothing but the rows of one block is kept.
+
+    At the end `lost` is called if something of them was not shown.
+    """
     cells = ([plain(value) for value in row] for row in rows)
     first = list(islice(cells, BLOCK))
     kept = [i for i, column in enumerate(columns) if not column.rare or _says(first, i)]
     columns = [columns[i] for i in kept]
     block = [[row[i] for i in kept] for row in first]
-    widths = _widths([len(column.title) for column in columns], block)
+    titles = [len(column.title) for column in columns]
     terminal = sys.stdout.isatty()
     if terminal:
-        widths = fitted(columns, widths, shutil.get_terminal_size().columns)
+        widths = _on_terminal(columns, titles, block, shutil.get_terminal_size().columns)
+    else:
+        widths = _widths(titles, block)
+    whole = True
     yield _line(columns, [column.title for column in columns], widths)
     while block:
         if not terminal:
             widths = _widths(widths, block)
         for row in block:
+            whole = whole and _fits(columns, row, widths)
             yield _line(columns, row, widths)
         block = [[row[i] for i in kept] for row in islice(cells, BLOCK)]
+    if not whole:
+        lost()
 
 
 def fitted(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
     """Widths that fit into the room, 0 for a column left out.
 
-    The widest is shortened first. If that is not enough, columns that can be spared go. Wider than
-    the room are in the end only those that are never shortened.
+    The widest is shortened first. If that is not enough, columns that can be spared go. Where even
+    that is not enough, because of those that are never shortened, the line is broken anyway: all
+    stay.
     """
     spare = sorted((c.spare, i) for i, c in enumerate(columns) if c.spare)
     kept = list(widths)
     while True:
         narrow = _narrowed(columns, kept, room)
-        if _total(narrow) <= room or not spare:
+        if _total(narrow) <= room:
             return narrow
+        if not spare:
+            return _narrowed(columns, widths, room)
         kept[spare.pop(0)[1]] = 0
+
+
+def _on_terminal(
+    columns: Sequence[Column], titles: list[int], rows: Sequence[Sequence[str]], room: int
+) -> list[int]:
+    """Widths by the rows that fit on a line: what is too long for that breaks its own line only."""
+
+    def fit(rows: Sequence[Sequence[str]]) -> list[int]:
+        return fitted(columns, _widths(titles, rows), room)
+
+    widths = fit(rows)
+    if _total(widths) <= room:
+        return widths
+    short = [row for row in rows if _total(fit([row])) <= room]
+    return fit(short or [min(rows, key=lambda row: _total(fit([row])))])
 
 
 def _narrowed(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
@@ -114,6 +145,13 @@ def width(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
+
+
+def _fits(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int]) -> bool:
+    return all(
+        not value or (size and (column.least is None or width(value) <= size))
+        for column, value, size in zip(columns, row, widths, strict=True)
+    )
 
 
 def _says(rows: Sequence[Sequence[str]], i: int) -> bool:

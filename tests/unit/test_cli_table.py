@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.cli.patches import _ALL, _DEAD
+from syncd.cli.rows import show
 from syncd.cli.table import BLOCK, GAP, Column, fitted, shortened, table, width
 
 ID = Column("ID", right=True)
@@ -50,8 +51,8 @@ def test_what_can_be_spared_goes_where_shortening_is_not_enough() -> None:
     assert fitted((ID, NAME, FILE, AGE), (3, 40, 40, 5), 10) == [3, 5, 0, 0]
 
 
-def test_an_id_is_whole_even_where_the_line_must_be_broken_for_it() -> None:
-    assert fitted((ID, NAME, FILE, AGE), (70, 40, 40, 5), 20) == [70, 4, 0, 0]
+def test_where_the_line_must_be_broken_for_an_id_no_column_goes() -> None:
+    assert fitted((ID, NAME, FILE, AGE), (70, 40, 40, 5), 20) == [70, 4, 6, 5]
 
 
 @given(
@@ -62,7 +63,9 @@ def test_no_line_is_longer_than_the_room_but_for_ids(widths: list[int], room: in
     shown = fitted((ID, NAME, FILE, AGE), widths, room)
 
     assert shown[0] == widths[0]
-    assert total(shown) <= max(room, widths[0] + len(GAP) + min(4, widths[1]))
+    assert total(shown) <= room or shown == [
+        *(widths[0], min(4, widths[1]), min(6, widths[2]), widths[3])
+    ]
     assert all(0 <= got <= wanted for got, wanted in zip(shown, widths, strict=True))
 
 
@@ -102,6 +105,62 @@ def test_a_list_of_trouble_fits_80_columns_with_whole_ids() -> None:
 
         assert max(map(width, lines)) <= 80
         assert all(run in line and "1234" in line and "SERV" in line for line in lines[1:])
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_run_id_that_is_too_long_breaks_its_own_line_only() -> None:
+    """Which has all columns too; those of the others stand where they would without it."""
+    values = {
+        "ID": 1234,
+        "RUN": "workflow_run_1",
+        "STATE": "deferred",
+        "TRIES": 12,
+        "NEXT": "in 12 s",
+        "ERROR": "TIMEOUT",
+        "BATCH": "may.csv",
+        "WATCHED": "",
+        "AGE": "12 s",
+    }
+    long = values | {"RUN": "x" * 255}
+
+    def shown(*rows: dict[str, object]) -> list[str]:
+        return list(table(_ALL, [[row[column.title] for column in _ALL] for row in rows]))
+
+    head, normal = shown(values)
+
+    assert shown(values, long)[:2] == [head, normal]
+    for lines in (shown(values, long), shown(long, long)):
+        assert head.split() == lines[0].split()
+        assert lines[-1].split()[:2] == ["1234", "x" * 255]
+        assert {"deferred", "12", "in", "TIMEOUT", "may.csv"} <= {*lines[-1].split()}
+
+
+@pytest.mark.usefixtures("terminal")
+def test_whether_something_is_not_shown_is_told_at_the_end() -> None:
+    lost: list[str] = []
+
+    def cut(*cells: object) -> bool:
+        lost.clear()
+        list(table((ID, NAME, FILE, AGE), [cells], lambda: lost.append("something")))
+        return lost == ["something"]
+
+    assert not cut(1, "x" * 20, "y" * 20, "1 s")
+    assert cut(1, "x" * 80, "y" * 20, "1 s")
+    assert cut("1" * 70, "x", "file", "")  # FILE is left out
+    assert not cut("1" * 70, "x", "", "")  # and nothing would have stood there
+
+
+def test_who_is_not_shown_all_is_told_how_to_see_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On stderr, where a person reads it and no program does."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    for message in ("short", "long " * 30):
+        rows = iter([message.encode()])
+        show(rows, (ID, NAME), lambda row: (1, row.decode()), as_json=False, none="")
+
+    assert capsys.readouterr().err == "syncd: cut to fit this terminal: --json shows all of it\n"
 
 
 @pytest.mark.usefixtures("terminal")
