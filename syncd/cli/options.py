@@ -7,10 +7,27 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 MOST_S = 1e9  # thirty years
-
-
 MOST_ROWS = 10**15  # that many nobody has; SQLite takes no number without an end
-PATCH_ID = click.IntRange(1, 2**63 - 1)
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds. Click calls what is none "not a valid integer range"."""
+
+    def __init__(self, what: str, least: int, most: int | None = None) -> None:
+        """`what` begins the sentence: `a patch id`."""
+        super().__init__(least, most)
+        self._what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r}: {self._what} is a whole number", param, ctx)
+        number: int = super().convert(value, param, ctx)
+        return number
+
+
+PATCH_ID = Whole("a patch id", 1, 2**63 - 1)
 
 
 def seconds(value: str) -> float:
@@ -49,7 +66,7 @@ def limit_option(default: int | None) -> Callable[[F], F]:
     return click.option(
         "--limit",
         metavar="N",
-        type=click.IntRange(1),
+        type=Whole("a limit", 1),
         callback=lambda _, __, limit: None if limit is None else min(limit, MOST_ROWS),
         default=default,
         show_default=default is not None,

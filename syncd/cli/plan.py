@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from syncd.cli.door import Door, read_row, readers_door
-from syncd.cli.options import config_option, json_option
+from syncd.cli.options import Whole, config_option, json_option
 from syncd.cli.printing import many, named, plain, span, wrapped
 from syncd.cli.status import current
 from syncd.cli.table import Column, cut, table
@@ -19,7 +19,7 @@ INDENT = "     "
 @click.command("plan")
 @click.option(
     "--limit",
-    type=click.IntRange(1, MOST),
+    type=Whole("a limit", 1, MOST),
     default=20,
     show_default=True,
     help="At most so many requests.",

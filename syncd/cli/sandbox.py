@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from syncd.cli.options import text
+from syncd.cli.options import Whole, text
 from syncd.errors import SyncdError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,7 +43,7 @@ def _switches(command: F) -> F:
 @click.option("--host", default="127.0.0.1", show_default=True, type=text, help="Where to listen.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65_535),
+    type=Whole("a port", 0, 65_535),
     default=0,
     show_default=True,
     help="0 takes a free one.",

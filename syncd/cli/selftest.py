@@ -8,13 +8,15 @@ from collections.abc import Sequence
 
 import click
 
+from syncd.cli.options import Whole
+
 
 @click.command("selftest")
 @click.option(
     "--seeds",
     default=200,
     show_default=True,
-    type=click.IntRange(1, 10_000_000),
+    type=Whole("a number of seeds", 1, 10_000_000),
     help="How many histories to play.",
 )
 @click.option("--seed", default=0, show_default=True, help="The first one's seed.")

@@ -105,8 +105,13 @@ def _operate(
     force: bool = False,
 ) -> int:
     """Do it, say what was touched. The exit code is 1 if a patch that was named was not."""
-    if sum((bool(ids), run is not None, reason is not None, everything)) != 1:
-        raise click.UsageError("say which patches: IDs, --run, --reason or --all, one of them")
+    match sum((bool(ids), run is not None, reason is not None, everything)):
+        case 0:
+            raise click.UsageError("say which patches: IDs, --run, --reason or --all")
+        case 1:
+            pass
+        case _:
+            raise click.UsageError("only one of IDs, --run, --reason and --all at a time")
     asked = {"ids": ids, "run": run, "reason": reason, "all": everything, "force": force}
     to = door(config_path)
     refusal = _refusal(to, ids[0]) if verb == "retry" and len(ids) == 1 and not as_json else None

@@ -65,8 +65,13 @@ def wait_command(
     Exit code 0 when it is; 1 when the rest will not arrive by itself, because it is dead, held,
     discarded by an operator or was rejected; 124 when the time is up.
     """
-    if sum((batch is not None, run is not None, patch is not None, everything)) != 1:
-        raise click.UsageError("say what to wait for: --batch, --run, --patch or --all")
+    match sum((batch is not None, run is not None, patch is not None, everything)):
+        case 0:
+            raise click.UsageError("say what to wait for: --batch, --run, --patch or --all")
+        case 1:
+            pass
+        case _:
+            raise click.UsageError("only one of --batch, --run, --patch and --all at a time")
     if batch is not None and (not batch or "/" in batch or batch in {".", ".."}):
         raise click.UsageError(f"--batch {plain(batch)!r}: must be the name of a file")
     to = readers_door(config_path)

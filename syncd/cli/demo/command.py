@@ -15,6 +15,7 @@ from syncd.cli.demo.patches import Source, hand_in, sources, wishes
 from syncd.cli.demo.proof import prove
 from syncd.cli.demo.tell import next_steps, prologue, run_in_short, told
 from syncd.cli.demo.watch import Figures, watch
+from syncd.cli.options import Whole
 from syncd.cli.wire import Wire
 from syncd.errors import SyncdError
 
@@ -27,7 +28,7 @@ SEED = 7
     default=600,
     show_default=True,
     metavar="N",
-    type=click.IntRange(1, 100_000),
+    type=Whole("a number of patches", 1, 100_000),
     help="How many to hand in.",
 )
 @click.option(
