@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -237,7 +237,7 @@ class Intake:
         name, before = work.taken.name, work.place
         rejects_bytes = before.rejects_bytes
         if chunk.rejects:
-            lines = [_line(reject) for reject in chunk.rejects]
+            lines = [_lines(chunk.rejects)]
             rejects_bytes = await self._insist(
                 lambda: self._in_thread(self._spool.add_rejects, name, before.rejects_bytes, lines)
             )
@@ -341,6 +341,9 @@ def _delays() -> Iterator[float]:
         delay_s = min(2 * delay_s, RETRY_CAP_S)
 
 
-def _line(reject: Reject) -> bytes:
-    line = {"line": reject.line, "reason": reject.reason, "input": reject.input}
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+def _lines(rejects: Iterable[Reject]) -> bytes:
+    lines = bytearray()  # each of orjson's results takes 4 KiB for as long as it is kept
+    for reject in rejects:
+        line = {"line": reject.line, "reason": reject.reason, "input": reject.input}
+        lines += orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return bytes(lines)

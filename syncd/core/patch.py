@@ -119,7 +119,7 @@ def check(patch: Patch) -> str | None:
 def nearest(field: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown field: what was probably meant, or what there is."""
     known = tuple(known)
-    close = get_close_matches(field, known, n=1)
+    close = get_close_matches(field[:60], known, n=1)  # it notes the place of each character
     return f'did you mean "{close[0]}"?' if close else f"known are {', '.join(known)}"
 
 
@@ -128,9 +128,24 @@ def quoted(text: str) -> str:
     return json.dumps(text if len(text) <= 60 else f"{text[:60]}…", ensure_ascii=False)
 
 
-def compact(text: bytes) -> bytes:
-    """The same JSON in fewer bytes: no whitespace, no needless escapes; numbers stay as written."""
-    return _STRING_OR_SPACE.sub(_shorter, text)
+def compact(text: bytes, most: int | None = None) -> bytes:
+    """The same JSON in fewer bytes: no whitespace, no needless escapes; numbers stay as written.
+
+    If that takes more than `most` bytes, what comes back is longer than `most`, and cut off.
+    """
+    # One buffer, and no piece is kept: what orjson makes of a string of one letter takes 4 KiB.
+    shorter = bytearray()
+    behind = 0
+    for match in _STRING_OR_SPACE.finditer(text):
+        shorter += text[behind : match.start()]
+        behind = match.end()
+        token = match[0]
+        if token[0] == _MARK:
+            shorter += orjson.dumps(orjson.loads(token)) if b"\\" in token else token
+        if most is not None and len(shorter) > most:
+            return bytes(shorter)
+    shorter += text[behind:]
+    return bytes(shorter)
 
 
 class _Cut(msgspec.Struct, gc=False):
@@ -144,8 +159,10 @@ _pairs = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str
 
 _KNOWN = frozenset(FIELDS)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
-_STRING_OR_SPACE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[ \t\r\n]+')
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+# Possessive: what could be given back again would be remembered, escape by escape.
+_STRING_OR_SPACE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[ \t\r\n]++')
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_MARK = ord('"')
 
 _EMPTY = "a patch needs a name or metadata"
 _TOO_LONG = f"metadata must be at most {MAX_METADATA_BYTES} bytes"
@@ -194,7 +211,7 @@ def _is_unicode(text: str) -> bool:
 def _fitting(text: bytes) -> bytes | Invalid:
     """The text of a JSON object as it may be stored, the very same unless it is too long."""
     if len(text) > MAX_METADATA_BYTES:
-        text = compact(text)
+        text = compact(text, MAX_METADATA_BYTES)
         if len(text) > MAX_METADATA_BYTES:
             return Invalid(_TOO_LONG)
     brackets = text.count(b"{") + text.count(b"[")
@@ -222,11 +239,6 @@ def _repeated(raw: bytes) -> str | None:
             return str(field)
         seen.add(field)
     return None
-
-
-def _shorter(match: re.Match[bytes]) -> bytes:
-    token = match[0]
-    return orjson.dumps(orjson.loads(token)) if token[0] == ord('"') else b""
 
 
 def _unknown(field: str) -> str:

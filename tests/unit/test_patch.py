@@ -252,6 +252,16 @@ def test_compacting_leaves_numbers_alone() -> None:
     )
 
 
+@given(st.dictionaries(st.text(), json_values), st.integers(0, 200), st.booleans())
+def test_compacting_stops_at_what_is_too_long(value: dict, most: int, ascii_only: bool) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=ascii_only).encode(errors="replace")
+    whole = compact(text)
+
+    shorter = compact(text, most)
+
+    assert shorter == whole if len(whole) <= most else len(shorter) > most
+
+
 def test_patches_made_by_hand_are_held_to_the_same_rules() -> None:
     assert check(Patch("r", "n", '{"a": 1}', "k", 1)) is None
     assert check(Patch("", "n")) == "workflow_run_id must be 1 to 255 characters"
