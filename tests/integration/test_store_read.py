@@ -2,10 +2,11 @@
 
 import json
 import sqlite3
-from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
+from msgspec.structs import replace
 from stores import (
     NOON,
     STRETCH,
@@ -22,6 +23,8 @@ from stores import (
     run_dead,
 )
 
+from syncd.cli.snapshots import page
+from syncd.core.answer import run_in
 from syncd.core.patch import MAX_PRIORITY, MIN_PRIORITY, Patch
 from syncd.core.settlement import Delivered
 from syncd.store import Place, Selection, Store, read
@@ -280,6 +283,23 @@ async def test_a_snapshot_is_the_run_as_the_vendor_sent_it(store: Store) -> None
         *("workflow_run_id", "fetched_at", "patch_ids", "workflow_run"),
     }
     assert await store.read(lambda db: read.snapshot(db, "s")) is None
+
+
+@pytest.mark.parametrize("half", [b"\\ud83d", b"\xff", b"\xf0\x9f"])
+async def test_a_snapshot_with_half_a_character_is_shown_and_found(
+    store: Store, half: bytes
+) -> None:
+    answer = run_in(b'{"id":"r","metadata":{"k":1.50,"t":"%b"},"outputs":"cut %b"}' % (half, half))
+    assert answer is not None
+    await fill(store, ("r", "{}"))
+    await store.settle([Delivered(answer, (1,), False)])
+
+    line = await store.read(lambda db: read.encode(read.snapshot(db, "r")))
+    found = await store.read(lambda db: [*read.runs(db, where=[("k", "1.5"), ("t", "\ufffd")])])
+
+    assert [read.encode(row) for row in found]
+    assert orjson.loads(line)["workflow_run"]["outputs"].startswith("cut \ufffd")
+    assert "1.50" in "\n".join(page(line, NOON))
 
 
 async def cached(store: Store) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from stores import (
     NOON,
@@ -63,7 +64,7 @@ async def test_a_delivered_patch_and_its_snapshot_appear_together(store: Store, 
 async def test_a_group_that_cannot_be_written_whole_leaves_no_trace(store: Store) -> None:
     """The second snapshot cannot be stored; so the first one and all patches stay as they were."""
     await fill(store, ("r", "{}"), ("s", "{}"), ("t", "{}"))
-    unstorable = Delivered(replace(run("s"), status="\ud800"), (2,), False)
+    unstorable = Delivered(msgspec.structs.replace(run("s"), status="\ud800"), (2,), False)
 
     with pytest.raises(UnicodeEncodeError):
         await store.settle([delivered("r", 1), unstorable, dead("t", 3)])
@@ -99,7 +100,7 @@ async def test_a_newer_answer_replaces_the_snapshot(store: Store) -> None:
 async def test_a_snapshot_is_kept_as_the_vendor_sent_it_to_the_byte(store: Store) -> None:
     await fill(store, ("r", "{}"))
     raw = '{ "id":"r", "metadata" : {"n":1.0e5,"é":"\\u00e9"}, "x":12345678901234567890123 }'
-    answer = replace(run("r"), raw=raw.encode())
+    answer = msgspec.structs.replace(run("r"), raw=raw.encode())
 
     await store.settle([Delivered(answer, (1,), False)])
 
@@ -113,7 +114,7 @@ async def test_large_snapshots_take_a_fraction_of_their_size(store: Store) -> No
     await fill(store, ("r", "{}"))
     raw = b'{"id":"r","outputs":[' + b'{"page":1,"x":0.5,"text":"Invoice"},' * 1_000 + b"{}]}"
 
-    await store.settle([Delivered(replace(run("r"), raw=raw), (1,), False)])
+    await store.settle([Delivered(msgspec.structs.replace(run("r"), raw=raw), (1,), False)])
 
     ((stored,),) = rows(store.path, "SELECT length(body) FROM snapshots")
     assert stored < len(raw) / 4

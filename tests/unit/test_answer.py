@@ -1,8 +1,12 @@
 """What is found in an answer's body: a WorkflowRun in either wrapping, or an error in any shape."""
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
+import msgspec
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,12 +71,60 @@ def test_fields_of_an_unexpected_kind_do_not_cost_the_run() -> None:
         b'{"success":"yes","workflowRun":{"id":"r"}}',
         b'{"id":"r"',
         b'\xff\xfe{"id":"r"}',
-        b'{"id":"r","name":"\xff"}',
-        b'{"id":"r","metadata":{"a":"\xff"}}',
+        b'{"id":"r","x":"\\ud83"}',
+        b'{"id":"r","x":"\\ud83d}',
+        b'{"id":"\\ud83d\xff"',
     ],
 )
 def test_what_is_not_a_run_is_not_taken_for_one(body: bytes) -> None:
     assert run_in(body) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id":"r","metadata":{"n":1.0e5},"outputs":"cut \\ud83d"}',
+        b'{"id":"r","metadata":{"n":1.0e5},"outputs":"cut \xf0\x9f"}',
+        b'{"success":true,"workflowRun":{"id":"r","metadata":{"n":1.0e5},"\\uDE00":1}}',
+        b'{"success":true,"x":"\xff","workflowRun":{"id":"r","metadata":{"n":1.0e5}}}',
+    ],
+)
+def test_half_a_character_anywhere_does_not_cost_the_run(body: bytes) -> None:
+    run = run_in(body)
+
+    assert run is not None
+    assert run.metadata == '{"n":1.0e5}'
+    assert b"1.0e5" in run.raw
+    assert readable(run.raw)
+
+
+@pytest.mark.parametrize(
+    ("field", "half", "found"),
+    [
+        ("name", b"\\ud83d", "\ufffd"),
+        ("name", b"\xff", "\ufffd"),
+        ("status", b"A\\uDC00\xed\xa0\x80", "A" + 4 * "\ufffd"),
+        ("name", b"\\\\ud83d", "\\ud83d"),
+        ("name", b"\\ud83d\\uD83D\\uDE00", "\ufffd\U0001f600"),
+    ],
+)
+def test_half_a_character_is_read_as_such(field: str, half: bytes, found: str) -> None:
+    run = run_in(
+        b'{"id":"r","metadata":{"a":"' + half + b'"},"' + field.encode() + b'":"' + half + b'"}'
+    )
+
+    assert run is not None
+    assert getattr(run, field) == found
+    assert json.loads(run.metadata or "") == {"a": found}
+
+
+def readable(raw: bytes) -> bool:
+    """Whether each of those who read a snapshot takes it: `show`, `runs` and SQL."""
+    orjson.loads(raw)
+    msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    with closing(sqlite3.connect(":memory:")) as db:
+        keys = db.execute("SELECT count(*) FROM json_each(?)", (raw.decode(),)).fetchone()
+    return keys == (len(json.loads(raw)),)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +158,11 @@ def test_success_false_is_no_run_whatever_else_is_in_it(body: bytes) -> None:
         (b"Bad Gateway\r\n", VendorError(message="Bad Gateway")),
         (b"", VendorError()),
         (b"\xff\xfe", VendorError(message="\ufffd\ufffd")),
+        (
+            b'{"code":"NOT_FOUND","message":"m \\ud83d","retryable":false}',
+            VendorError("NOT_FOUND", "m \ufffd", False),
+        ),
+        (b'{"code":"NOT_FOUND","message":"m \xff"}', VendorError("NOT_FOUND", "m \ufffd")),
     ],
 )
 def test_an_error_is_read_in_each_of_the_documented_shapes(body: bytes, error: VendorError) -> None:
