@@ -178,12 +178,12 @@ def opened(
     opener: Callable[[Path], sqlite3.Connection], path: Path
 ) -> Iterator[sqlite3.Connection]:
     """The database while the block runs; whatever it cannot do is one line for a person."""
-    from syncd.store.errors import translated
+    from syncd.store.errors import SQLITE_ERRORS, translated
 
     try:
         with closing(opener(path)) as db:
             yield db
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise translated(error, str(path)) or error from error
     except PermissionError as error:
         raise SyncdError(f"{path}: permission denied: run this as its owner") from error

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 import aiosqlite
 
-from syncd.store.errors import translated
+from syncd.store.errors import SQLITE_ERRORS, translated
 from syncd.store.log import Log
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Connection:
         doing.add_done_callback(_heard)
         try:
             return await asyncio.shield(doing)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise translated(error, str(self._path)) or error from error
 
     async def atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -31,10 +31,20 @@ _FULL = {
     sqlite3.SQLITE_NOMEM,
 }
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# SQLite takes a name of the schema with a letter changed for another name.
+_NOT_AS_MADE = ("no such table", "no such column", "unsupported file format", "table outbox")
 
 
-def translated(error: sqlite3.Error, path: str) -> SyncdError | None:
+# Python's module fails to read SQLite's own words if they name what is not UTF-8.
+SqliteError = sqlite3.Error | UnicodeDecodeError
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+
+
+def translated(error: SqliteError, path: str) -> SyncdError | None:
     """The error as one of ours; None for one that only a mistake in syncd can cause."""
+    if isinstance(error, UnicodeDecodeError):
+        said = error.object.decode(errors="backslashreplace")
+        return StoreError(f"{path}: damaged: {said}: {recovery(path)}")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
     if code in _BUSY:
         return StoreBusy(f"{path}: locked by another process: {error}")
@@ -44,6 +54,8 @@ def translated(error: sqlite3.Error, path: str) -> SyncdError | None:
         return StoreFull(f"{path}: {error}: free space or mend the file system")
     if code in _CORRUPT:
         return StoreError(f"{path}: {error}: {recovery(path)}")
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith(_NOT_AS_MADE):
+        return StoreError(f"{path}: damaged: {error}: {recovery(path)}")
     return None
 
 

@@ -57,17 +57,17 @@ def outbox(db: sqlite3.Connection, now: float) -> Row:
     (suspect,) = db.execute("SELECT count(*) FROM suspects").fetchone()
     return {
         "outbox": {
-            "pending": counts["pending"],
+            "pending": counts.get("pending", 0),
             "deferred": _deferred(db, now),
             "in_flight": 0,
-            "held": counts["held"],
-            "dead": counts["dead"],
-            "delivered": counts["delivered"],
-            "discarded": counts["discarded"],
+            "held": counts.get("held", 0),
+            "dead": counts.get("dead", 0),
+            "delivered": counts.get("delivered", 0),
+            "discarded": counts.get("discarded", 0),
             "suspect": suspect,
             "oldest_pending_s": _oldest_pending_s(db, now),
         },
-        "snapshots": {"count": counts["snapshots"]},
+        "snapshots": {"count": counts.get("snapshots", 0)},
         "last_error": last_error(db),
         "paused": fact(db, PAUSED) is not None,
     }

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from syncd.store import integrity
-from syncd.store.errors import StoreError, recovery, translated
+from syncd.store.errors import SQLITE_ERRORS, SqliteError, StoreError, recovery, translated
 
 BUSY_TIMEOUT_S = 5.0
 LOOKED_THROUGH_BYTES = 16 << 20  # a larger file would make every start slow: `syncd check` does it
@@ -35,7 +35,7 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
     db = _connect(f"{path.absolute().as_uri()}?mode=rw")
     try:
         _settle_in(db, path)
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         db.close()
         raise translated(error, str(path)) or error from error
     except BaseException:
@@ -59,7 +59,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
         raise StoreError(NOT_YET.format(path))
     try:
         db, found = _opened(path, "mode=ro")
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         known = translated(error, str(path))
         if type(known) is StoreError:  # damaged, for everybody
             raise known from error
@@ -67,7 +67,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             raise StoreError(f"{path}: {error}: read it as its owner, or ask the daemon") from error
         try:
             db, found = _opened(path, "mode=ro&immutable=1")
-        except sqlite3.Error:
+        except SQLITE_ERRORS:
             raise known or error from error
     if found != newest():
         tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -88,12 +88,12 @@ def _opened(path: Path, how: str) -> tuple[sqlite3.Connection, int]:
     db = _connect(f"{path.absolute().as_uri()}?{how}")
     try:
         return db, _version(db)
-    except sqlite3.Error:
+    except BaseException:
         db.close()
         raise
 
 
-def _nobody_else_has_it(path: Path, error: sqlite3.Error) -> bool:
+def _nobody_else_has_it(path: Path, error: SqliteError) -> bool:
     """Whether SQLite only lacks room for its own files (a full or read-only disk), and the whole
     content is in the database: whoever writes has a log beside it that is not empty."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -61,6 +61,22 @@ def test_a_damaged_database_is_found(tmp_path: Path) -> None:
     assert found["database"][0] == "FAIL"
 
 
+def test_a_counter_that_is_missing_is_found(tmp_path: Path) -> None:
+    """And `status` goes on without it."""
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    db = sqlite3.connect(tmp_path / "state/syncd/syncd.db")
+    db.execute("DELETE FROM counters WHERE state IN ('dead', 'pending')")
+    db.commit()
+    db.close()
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t")
+    status = syncd("status", folder=tmp_path)
+
+    assert code == 1
+    assert "the counter of dead says nothing, there are 0" in found["database"][1]
+    assert status.returncode == 3
+
+
 def test_a_counter_that_is_wrong_is_found(tmp_path: Path) -> None:
     """Nobody counts rows but `check`."""
     syncd("enqueue", "r", "--name", "x", folder=tmp_path)

@@ -206,6 +206,30 @@ def test_a_folder_is_no_database_and_stays_as_it_is(tmp_path: Path, command: str
     assert not (tmp_path / "folder.lock").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("check", "run", "status", "list", "why 1", "plan", "runs", "show r", "batches"),
+        *("enqueue r --name n", "retry --all", "pause"),
+    ],
+)
+def test_a_damaged_schema_is_one_line_for_every_command(tmp_path: Path, command: str) -> None:
+    """What, where, what to do; and the file is as it was."""
+    enqueue("r", folder=tmp_path)
+    path = database(tmp_path)
+    damaged = path.read_bytes().replace(b"tableoutboxoutbox", b"tableoutb\x83xoutb\x83x")
+    path.write_bytes(damaged)
+
+    found = syncd(*command.split(), folder=tmp_path, SYNCD_API__TOKEN="t")
+
+    said = [line for line in (found.stdout + found.stderr).splitlines() if ".recover" in line]
+    assert found.returncode == 1
+    assert len(said) == 1
+    assert str(path) in said[0]
+    assert "Traceback" not in found.stderr
+    assert path.read_bytes() == damaged
+
+
 def test_a_full_output_is_one_line_and_what_was_done_holds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "syncd", "enqueue", "run_1", "--name", "x"]
     with open("/dev/full", "w") as full:

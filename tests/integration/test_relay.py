@@ -23,6 +23,7 @@ from syncd.core.schedule import Lane
 from syncd.core.settlement import Deferred, Settlement
 from syncd.lanes import Lanes
 from syncd.store import Page, Selection, Store, Verb, read
+from syncd.store.schema import open_writer
 
 
 @pytest.fixture
@@ -544,6 +545,22 @@ async def test_a_run_id_that_is_not_utf_8_is_parked_alone(path: Path) -> None:
         await it.accept(patch("s", 1))
         async with asyncio.timeout(5.0):
             await it.until(lambda counters: counters["delivered"] == counters["dead"] == 1)
+
+
+async def test_so_is_one_that_the_table_would_refuse(path: Path) -> None:
+    """A byte of it has changed on the disk."""
+    make_with_a_byte_changed(path)
+
+    async with sandboxed() as sandbox, delivering(path, sandbox) as it:
+        await it.accept(patch("s", 1))
+        async with asyncio.timeout(5.0):
+            await it.until(lambda counters: counters["delivered"] == counters["dead"] == 1)
+
+
+def make_with_a_byte_changed(path: Path) -> None:
+    open_writer(path).close()
+    insert(path, ("run_7", "n", None))
+    path.write_bytes(path.read_bytes().replace(b"run_7", b"run\x837"))
 
 
 # The disk

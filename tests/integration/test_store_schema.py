@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.store import StoreError, StoreUnavailable, schema
+from syncd.cli.door import opened
+from syncd.store import StoreError, StoreUnavailable, integrity, read, schema
 from syncd.store.schema import open_reader, open_writer
 
 
@@ -108,6 +109,91 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        (b"tableoutboxoutbox", b"tableoutb\x83xoutb\x83x"),
+        (b"CREATE TABLE outbox", b"CREATE TABLE outb\x83x"),
+        (b"  attempts ", b"  attemp\xffs "),
+        (b"  attempts ", b"  attempxs "),
+        (b"tablefactsfacts", b"tablefactxfactx"),
+    ],
+)
+def test_a_damaged_schema_is_one_line_for_readers_and_left_alone(
+    tmp_path: Path, name: bytes, damaged: bytes
+) -> None:
+    """SQLite's words about it may not even be UTF-8."""
+    path = made(tmp_path / "syncd.db")
+    content = path.read_bytes()
+    assert content.count(name) == 1
+    path.write_bytes(content.replace(name, damaged))
+    before = fingerprint(path)
+
+    with pytest.raises(StoreError, match="recover") as refused:
+        read_all(path)
+
+    assert str(refused.value).startswith(f"{path}: ")
+    assert "\n" not in str(refused.value)
+    assert fingerprint(path) == before
+
+
+def read_all(path: Path) -> None:
+    with opened(open_reader, path) as db:
+        read.outbox(db, 0.0)
+        list(read.patches(db, 0.0))
+        list(integrity.flaws(db))
+
+
+def test_a_database_whose_schema_cannot_be_told_is_not_written(tmp_path: Path) -> None:
+    path = made(tmp_path / "syncd.db")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"tableoutboxoutbox", b"tableoutb\x83xoutb\x83x"))
+    before = fingerprint(path)
+
+    with pytest.raises(StoreError, match="recover"):
+        open_writer(path)
+
+    assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize("damaged", [b"run\x837", b"run\xff7", b"run\xc27"])
+def test_a_run_id_that_is_not_utf8_is_no_damage_of_the_database(
+    tmp_path: Path, damaged: bytes
+) -> None:
+    """Delivery parks its patch: neither a start nor a check makes more of it."""
+    path = made(tmp_path / "syncd.db")
+    changed(path, "INSERT INTO outbox (workflow_run_id, name) VALUES ('run_7', 'n')")
+    path.write_bytes(path.read_bytes().replace(b"run_7", damaged))
+
+    with closing(open_reader(path)) as db:
+        flaws = list(integrity.flaws(db))
+    with closing(open_writer(path)) as db:
+        states = db.execute("SELECT state FROM outbox").fetchall()
+        with pytest.raises(sqlite3.IntegrityError, match="1 to 255 characters"):
+            db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('', 'n')")
+
+    assert flaws == []
+    assert states == [("pending",)]
+
+
+def test_a_state_that_is_none_is_damage_for_everybody(tmp_path: Path) -> None:
+    """The patch would never be sent, and never be missed."""
+    path = made(tmp_path / "syncd.db")
+    changed(
+        path,
+        "INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')",
+        "PRAGMA ignore_check_constraints = ON",
+        "UPDATE outbox SET state = 'pendinh'",
+    )
+
+    with closing(open_reader(path)) as db:
+        flaws = list(integrity.flaws(db))
+    with pytest.raises(StoreError, match="patch 1 is in no state that a patch can be in"):
+        open_writer(path)
+
+    assert flaws[0] == "damaged: patch 1 is in no state that a patch can be in"
+
+
 def test_an_empty_file_is_made_a_database(tmp_path: Path) -> None:
     path = tmp_path / "syncd.db"
     path.touch()
@@ -123,7 +209,7 @@ def test_a_migration_that_was_cut_off_is_done_again_whole(
     good = schema._migrations()
     cut = [(number, script + "\nINSERT INTO nowhere VALUES (1);") for number, script in good]
     monkeypatch.setattr(schema, "_migrations", lambda: cut)
-    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+    with pytest.raises(StoreError, match="nowhere"):
         open_writer(path)
     monkeypatch.undo()
 
