@@ -8,6 +8,7 @@ Everything lives in a folder of the test's own and ends with its `with` block, b
         assert sandbox.runs()["run_1"]["name"] == "first"
 """
 
+import fcntl
 import json
 import os
 import select
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,6 +129,30 @@ class Running:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+
+@contextmanager
+def held(database: Path) -> Iterator[None]:
+    """The lock of a database is taken, as by an operator's verb or a daemon."""
+    with open(f"{database}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def until_it_waits_for(database: Path, running: Running) -> None:
+    """Until a process has the lock of a database open, which somebody else holds."""
+    lock = f"{database}.lock"
+    deadline = time.monotonic() + PATIENCE_S
+    while lock not in opened_by(running.pid):
+        assert running.exit_code is None, running.log()
+        assert time.monotonic() < deadline, f"{running.name} never came to {lock}"
+
+
+def opened_by(pid: int) -> Iterator[str]:
+    """The paths that a process has open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            yield str(link.readlink())
 
 
 class Sandbox:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import click
@@ -118,7 +119,8 @@ def _operate(
     from syncd.store.verbs import STATES
 
     before = _states(to, ids)
-    touched = to.tell(f"/verbs/{verb}", json.dumps(asked).encode()) or _by_file(to, verb, asked)
+    tell = partial(to.tell, f"/verbs/{verb}", json.dumps(asked).encode())
+    touched = _by_either(to, tell, partial(_by_file, to, verb, asked))
     click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
     if refusal and touched["touched"]:
         click.echo(f"it was refused with {refusal}")
@@ -186,16 +188,39 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set_paused(to: Door, *, paused: bool) -> None:
-    if to.tell("/pause" if paused else "/resume") is None:
+    def by_file() -> dict[str, Any]:
         from syncd.store.facts import PAUSED
 
         value = "by an operator" if paused else None
         _with_store(to, lambda store: store.remember(PAUSED, value))
+        return {}
+
+    _by_either(to, partial(to.tell, "/pause" if paused else "/resume"), by_file)
+
+
+def _by_either(
+    to: Door, tell: Callable[[], dict[str, Any] | None], by_file: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What the daemon answers; while it is down, do it in its place."""
+    answer = tell()
+    if answer is not None:
+        return answer
+    from syncd.store import StoreError, StoreHeld
+
+    try:
+        return by_file()
+    except StoreError as error:
+        # Whoever holds the lock may be a daemon that has only begun to start when it was asked.
+        answer = tell() if isinstance(error, StoreHeld) else None
+        if answer is not None:
+            return answer
+        # The likeliest reason is a daemon that holds the lock and listens elsewhere.
+        raise SyncdError(f"no daemon listens on {to.places.socket}, and {error}") from error
 
 
 def _with_store(to: Door, operation: Operation) -> Any:
     """Do it in the daemon's place, while it is down, holding its lock."""
-    from syncd.store import Store, StoreError
+    from syncd.store import Store
 
     path = to.places.store
     if not is_there(path):
@@ -208,8 +233,4 @@ def _with_store(to: Door, operation: Operation) -> Any:
         finally:
             await store.close()
 
-    try:
-        return asyncio.run(work())
-    except StoreError as error:
-        # The likeliest reason is a daemon that holds the lock and listens elsewhere.
-        raise SyncdError(f"no daemon listens on {to.places.socket}, and {error}") from error
+    return asyncio.run(work())

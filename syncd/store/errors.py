@@ -10,6 +10,10 @@ class StoreError(SyncdError):
     """The database cannot be used, and waiting will not change that."""
 
 
+class StoreHeld(StoreError):
+    """Another process holds the database's lock: a daemon, or an operator's verb at work."""
+
+
 class StoreUnavailable(SyncdError):
     """The database cannot be used now; the same call may work later. Nothing was changed."""
 

@@ -1,7 +1,6 @@
 """The store: accept, page, settle, read. Whoever holds one need not know that it is SQLite."""
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
@@ -30,8 +29,8 @@ from syncd.store import (
 )
 from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
-from syncd.store.errors import StoreError
 from syncd.store.lane import load_lane
+from syncd.store.lock import PATIENCE_S, hold
 from syncd.store.page import Cursor, Page
 from syncd.store.retention import Swept
 from syncd.store.verbs import Selection, Touched, Verb
@@ -80,13 +79,15 @@ class Store:
         *,
         group_access: str | None = None,
         connect: Connect = Connection.open,
+        patience_s: float = PATIENCE_S,
     ) -> Self:
         """Open the database, made and migrated as needed; hold it alone.
 
-        Raises StoreError if another daemon holds it, or if it cannot be used.
+        Raises StoreHeld if another process does and goes on to, for so many seconds; StoreError if
+        it cannot be used.
         """
         schema.is_there(path)
-        lock = _hold(path)
+        lock = await hold(path, patience_s)
         try:
             writer = await connect(lambda p: schema.open_writer(p, group_access), path)
             try:
@@ -297,20 +298,3 @@ class Store:
         finally:
             left = True
             await connection.close()
-
-
-def _hold(path: Path) -> int:
-    """The lock that makes this process the store's one writer of states. Held until closed."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"{path}.lock: {error.strerror}: check the folder's owner") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise StoreError(
-            f"{path}: another syncd holds this database: stop it, or name another store.path"
-        ) from error
-    return lock

@@ -13,7 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import Daemon, Sandbox, environment, start_daemon, start_sandbox, syncd
+from processes import (
+    Daemon,
+    Running,
+    Sandbox,
+    environment,
+    held,
+    start_daemon,
+    start_sandbox,
+    syncd,
+    until_it_waits_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -466,6 +476,26 @@ def test_what_was_handed_in_before_the_start_is_delivered(tmp_path: Path, sandbo
     assert "name      x\n" in shown.stdout
     assert "the daemon is not running" in shown.stderr
     assert daemon.status()["outbox"]["delivered"] == 1
+
+
+def test_a_daemon_that_starts_while_a_verb_is_at_work_waits_for_it(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """And the verb for the daemon, whoever comes first: here both find somebody else's lock."""
+    daemon = Daemon(tmp_path, sandbox.url)
+    daemon.syncd("enqueue", "edge_2", "--name", "n")
+    env = environment(tmp_path, **daemon.environment)
+    with held(daemon.database):
+        verb = Running("pause", ["pause"], tmp_path, env)
+        until_it_waits_for(daemon.database, verb)
+        daemon.running = Running("daemon", ["run"], tmp_path, env)
+        until_it_waits_for(daemon.database, daemon.running)
+
+    with daemon:
+        assert (verb.ended(), verb.log()) == (0, "paused: nothing is sent\n")
+        assert daemon.syncd("resume").returncode == 0
+        assert daemon.syncd("wait", "--all", "--timeout", "10").returncode == 0
+        assert daemon.status()["daemon"]["running"]
 
 
 def test_wait_survives_a_restart_of_the_daemon(tmp_path: Path, sandbox: Sandbox) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import environment, syncd
+from processes import Running, environment, held, syncd, until_it_waits_for
 
 from syncd.cli import main
 
@@ -289,19 +289,29 @@ def test_a_verb_that_misses_a_named_patch_is_trouble(tmp_path: Path) -> None:
     assert found.returncode == 1
 
 
-def test_a_verb_waits_for_nobody_who_holds_the_database(tmp_path: Path) -> None:
-    """A daemon that listens elsewhere is not worked around."""
-    import fcntl
-
+def test_a_verb_does_not_work_around_who_holds_the_database(tmp_path: Path) -> None:
+    """A daemon that listens elsewhere: it is waited for, but not for ever."""
     syncd("enqueue", "a", "--name", "x", folder=tmp_path)
-    with open(f"{database(tmp_path)}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-
+    with held(database(tmp_path)):
         found = syncd("retry", "--all", folder=tmp_path)
 
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
     assert "no daemon listens on" in found.stderr
+
+
+def test_two_verbs_at_once_both_succeed(tmp_path: Path) -> None:
+    """Each holds the database for its moment, and waits for the other's."""
+    enqueue("a", "b", folder=tmp_path)
+    with held(database(tmp_path)):
+        verbs = [
+            Running(f"hold_{n}", ["hold", str(n)], tmp_path, environment(tmp_path)) for n in (1, 2)
+        ]
+        for verb in verbs:
+            until_it_waits_for(database(tmp_path), verb)
+
+    assert [verb.ended() for verb in verbs] == [0, 0]
+    assert all("held 1 patch\n" in verb.log() for verb in verbs)
 
 
 def test_pause_holds_until_resume(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import aiosqlite
 import pytest
+from processes import opened_by
 from stores import Wall, insert, opened, rows
 
 from syncd.core.patch import Patch
 from syncd.store import Store, StoreBusy, StoreError, StoreFull, StoreUnavailable
+from syncd.store.lock import PATIENCE_S
 from syncd.store.watch import ALERT_S, changes
 
 ONE = [Patch("r", "n")]
@@ -244,12 +246,37 @@ async def test_a_store_is_held_by_one_daemon_at_a_time(tmp_path: Path) -> None:
     async with opened(path) as store:
         await store.accept(ONE)
         with pytest.raises(StoreError, match="another syncd holds this database") as refused:
-            await Store.open(path, Wall())
+            await Store.open(path, Wall(), patience_s=0.1)
         assert "\n" not in str(refused.value)
         await store.accept(ONE)
 
     async with opened(path) as again:
         assert count(again) == 2
+
+
+async def test_a_store_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """All else goes on meanwhile; and whoever is called off keeps nothing."""
+    path = tmp_path / "s.db"
+    async with opened(path):
+        waiting = asyncio.create_task(Store.open(path, Wall()))
+        called_off = asyncio.create_task(Store.open(path, Wall()))
+        await holders(path, 3)
+        called_off.cancel()
+        await holders(path, 2)
+        assert not waiting.done()
+
+    async with asyncio.timeout(PATIENCE_S):
+        store = await waiting
+    await store.close()
+    await holders(path, 0)
+
+
+async def holders(path: Path, expected: int) -> None:
+    """Wait until the lock is open that many times in this process."""
+    lock = f"{path}.lock"
+    async with asyncio.timeout(10):
+        while [*opened_by(os.getpid())].count(lock) != expected:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0)
 
 
 async def test_a_store_that_could_not_be_opened_is_let_go_of(tmp_path: Path) -> None:
