@@ -490,7 +490,7 @@ def test_a_run_under_suspicion_is_shown_as_such(tmp_path: Path) -> None:
     """In status and in list, from the oldest patch that a late request may carry."""
     enqueue("r1", "r1", "r2", folder=tmp_path)
     with sqlite3.connect(database(tmp_path)) as db:
-        db.execute("INSERT INTO suspects VALUES ('r1', 4102444800, 2, 2)")
+        db.execute("INSERT INTO suspects VALUES ('r1', 4102444800, 2, 2, NULL)")
     db.close()
 
     status = json.loads(syncd("status", "--json", folder=tmp_path).stdout)

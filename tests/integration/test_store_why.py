@@ -462,7 +462,7 @@ async def test_the_relays_own_lanes_come_as_planned(tmp_path: Path, seed: int) -
 
         lanes = Lanes(store, lambda: NOON)
         await lanes.refill()
-        taken = iter(lanes.take, None)
+        taken = iter(lambda: lanes.take(8), None)
         begun = [request_of(lane, folding=True) for lane in taken]
         plan = await planned(store, limit=100)
 
