@@ -37,7 +37,9 @@ async def test_a_daemon_takes_instants_on_disk_along(
 ) -> None:
     """Silence that the vendor asked for lasts as long as it was asked for, over a restart too."""
     monkeypatch.setattr(daemon, "CLOCK_EVERY_S", 0.01)
-    environ = environment(tmp_path, SYNCD_API__TOKEN="a-token-of-nobody", SYNCD_API__BASE_URL="http://127.0.0.1:9")
+    environ = environment(
+        tmp_path, SYNCD_API__TOKEN="a-token-of-nobody", SYNCD_API__BASE_URL="http://127.0.0.1:9"
+    )
     config = load(None, environ)
     path = locate(config, environ).store
     stepped = 0.0
