@@ -203,6 +203,11 @@ class Gate:
         return shut and self._breaker.cause is Cause.SERVER
 
     @property
+    def trips(self) -> int:
+        """How often it has been found to be down in a row."""
+        return self._breaker.trips
+
+    @property
     def doubtful(self) -> bool:
         """Whether only runs that had failed before tell that the service is down."""
         return self._breaker.position is Position.OPEN and self._breaker.doubtful

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -15,7 +16,7 @@ log = structlog.get_logger()
 UNREADABLE = Trouble(Blame.PATCH, "invalid", "its text is not UTF-8")
 PAGE = 256  # lanes read at a time
 LOW = 64  # fewer ready lanes than this that do not keep failing: read the next page
-HELD = 2 * PAGE  # so many are held at most before lanes in trouble have to wait for room
+HELD = 2 * PAGE  # so many are held at most before lanes that keep failing have to wait for room
 FAILING_SHARE = 4  # of the turns and slots one in so many, but at least one, is for those that do
 SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
 
@@ -92,9 +93,16 @@ class Lanes:
         self._turns += 1
         return self._schedule.take(steady=turn_of_others or not self._room_for_failing(slots))
 
-    def take_to_probe(self) -> Lane | None:
-        """The lane whose answer tells most about the service: the one that failed least."""
-        return self._schedule.take_to_probe()
+    def take_to_probe(self, *, last: bool) -> Lane | None:
+        """The lane whose answer tells most about the service: see `Schedule`."""
+        return self._schedule.take_to_probe(last=last)
+
+    async def hold_last(self) -> None:
+        """Hold the last in line too, which may be far beyond the lanes that are read ahead."""
+        with suppress(StoreUnavailable):
+            lane = await self._store.last_in_line()
+            if lane is not None and not lane.troubled:
+                self._schedule.add([lane])
 
     @property
     def has_fresh(self) -> bool:
@@ -168,8 +176,8 @@ class Lanes:
         cursor = self._cursor
         self._next_due_at = None  # what is expected from here on may not be in the page
         held = self._schedule.runs
-        due_limit = max(0, min(limit // 2, HELD - len(held)))
-        page = await self._store.page(cursor, held, limit, due_limit=due_limit)
+        due = limit // 2, max(0, HELD - len(held))
+        page = await self._store.page(cursor, held, limit, due)
         if self._cursor is not cursor:
             return  # an operator has moved the ground meanwhile
         self._cursor = page.cursor

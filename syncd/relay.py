@@ -203,11 +203,13 @@ class Relay:
             self._stepped(Waits.GATE)
             self.figures.works(self._step[1])
             if self._gate.down and (wait_s := self._gate.wait_s) > 0:
-                # Not in line at the gate: somebody may come whose answer would be news.
+                # Whoever waits in line at the gate does not see who comes, and may be news.
                 if not (self._gate.doubtful and self._lanes.has_fresh):
                     await self._lanes.rest(wait_s)
                     continue
                 self._gate.hurry()
+            if self._gate.down:
+                await self._lanes.hold_last()
             probe = await self._gate.enter()
             self._stepped(Waits.NOTHING)
             if self._turn.locked():
@@ -221,7 +223,11 @@ class Relay:
     async def _begin(self, tasks: asyncio.TaskGroup, probe: bool) -> None:
         """Start the next lane's request in a task of its own."""
         slots = self._gate.slots
-        lane = self._lanes.take_to_probe() if probe else self._lanes.take(slots)
+        lane = (
+            self._lanes.take_to_probe(last=self._gate.trips % 2 == 0)
+            if probe
+            else self._lanes.take(slots)
+        )
         late = False
         if lane is not None and lane.more and not lane.fresh:
             before = asyncio.get_running_loop().time()

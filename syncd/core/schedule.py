@@ -68,9 +68,13 @@ class Schedule:
         lane = min((lane for lane in firsts if lane is not None), key=_place, default=None)
         return None if lane is None else self._taken(lane)
 
-    def take_to_probe(self) -> Lane | None:
-        """The lane whose answer tells most about the service: the one that failed least."""
-        lane = min(self._all_ready(), key=lambda lane: (lane.failures, _place(lane)), default=None)
+    def take_to_probe(self, *, last: bool) -> Lane | None:
+        """The lane whose answer tells most about the service: of those that failed least the first
+        in line, or the last, for whatever is wrong with some may be wrong with their neighbours."""
+        ready = list(self._all_ready())
+        fewest = min((lane.failures for lane in ready), default=0)
+        found = [lane for lane in ready if lane.failures == fewest]
+        lane = (max if last else min)(found, key=_place, default=None)
         return None if lane is None else self._taken(lane)
 
     def drop(self, run: str) -> None:

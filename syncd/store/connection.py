@@ -30,7 +30,8 @@ class Connection:
         try:
             return cls(await db, path)
         except BaseException:
-            db._thread.join()  # noqa: SLF001  it is about to end, and must not outlive the loop
+            # It is about to end, and must not outlive the loop.
+            await asyncio.shield(asyncio.to_thread(db._thread.join))  # noqa: SLF001
             raise
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:

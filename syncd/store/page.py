@@ -8,7 +8,7 @@ from itertools import islice
 import orjson
 
 from syncd.core.schedule import Lane
-from syncd.store.lane import TOP, is_readable, load_lanes
+from syncd.store.lane import TOP, is_readable, load_lane, load_lanes
 
 STRIDE = 512  # patches walked by one statement
 
@@ -48,23 +48,28 @@ def page(
     limit: int,
     now: float,
     *,
-    due_limit: int | None = None,
+    due: tuple[int, int] | None = None,
 ) -> Page:
     """Up to `limit` lanes that are not held: first those whose backoff is over, then onward.
 
-    `due_limit`, if given, is for the first kind: others shall not wait until all of them have gone.
+    `due`, if given, limits the first kind, and of these the ones that keep failing: others shall
+    not wait until all of them have gone.
     Lanes in trouble are met through their due time only. With a limit of 0 only the cursor moves,
     back to where patches have arrived that go before what was walked.
     """
-    due_limit = limit if due_limit is None else due_limit
+    due_limit, failing_limit = due or (limit, limit)
     lanes, empty = due_lanes(db, held, due_limit, now)
-    due = db.execute("SELECT min(due_at) FROM lanes WHERE due_at > ?", (now,)).fetchone()[0]
+    exhausted = len(lanes) < due_limit  # else there may be more that are due
+    failing_limit = min(failing_limit, due_limit - len(lanes))
+    failing, nothing = due_lanes(db, held, failing_limit, now, failing=True)
+    exhausted = exhausted and len(failing) < failing_limit
+    lanes, empty = lanes + failing, empty + nothing
+    next_due_at = db.execute("SELECT min(due_at) FROM lanes WHERE due_at > ?", (now,)).fetchone()[0]
     cursor = _with_arrivals(db, cursor)
     arrived: dict[str, int] = {}
     met = {lane.run for lane in lanes}
     unreadable: list[int] = []
     onward, at_the_end = _onward(db, cursor), False
-    exhausted = len(lanes) < due_limit  # else there may be more that are due
     while len(lanes) < limit and not at_the_end:
         room, fresh = limit - len(lanes), []
         for row_id, run, priority in onward:
@@ -81,19 +86,31 @@ def page(
         else:
             at_the_end = True
         lanes += [lane for lane in load_lanes(db, fresh) if not lane.troubled]
-    return Page(lanes, arrived, cursor, exhausted and at_the_end, unreadable, empty, due)
+    return Page(lanes, arrived, cursor, exhausted and at_the_end, unreadable, empty, next_due_at)
+
+
+def last_in_line(db: sqlite3.Connection) -> Lane | None:
+    """The lane of the newest patch of the lowest priority."""
+    row = db.execute(
+        "SELECT workflow_run_id FROM outbox WHERE state = 'pending'"
+        " ORDER BY priority, id DESC LIMIT 1"
+    ).fetchone()
+    return load_lane(db, row[0]) if row else None
 
 
 def due_lanes(
-    db: sqlite3.Connection, held: Collection[str], limit: int, now: float
+    db: sqlite3.Connection, held: Collection[str], limit: int, now: float, *, failing: bool = False
 ) -> tuple[list[Lane], list[str]]:
-    """Lanes in trouble whose backoff is over; and the runs of those that have nothing left."""
+    """Lanes in trouble whose backoff is over, either those that keep failing or the others; and
+    the runs of those that have nothing left."""
     lanes: list[Lane] = []
     empty: list[str] = []
     due = (
         run
         for (run,) in db.execute(
-            "SELECT workflow_run_id FROM lanes WHERE due_at <= ? ORDER BY due_at", (now,)
+            "SELECT workflow_run_id FROM lanes WHERE (failures > 1) = ? AND due_at <= ?"
+            " ORDER BY due_at",
+            (failing, now),
         )
         if run not in held
     )

@@ -34,7 +34,9 @@ def plan(db: sqlite3.Connection, now: float, live: Live, limit: int = LIMIT) -> 
 def lanes_to_go(db: sqlite3.Connection, now: float, live: Live, limit: int) -> list[Lane]:
     """The lanes that may go, as far as so many requests need them."""
     wanted = max(LANES, limit)
-    lanes, _ = due_lanes(db, live.out, wanted, now)
+    steady, _ = due_lanes(db, live.out, wanted, now)
+    failing, _ = due_lanes(db, live.out, wanted - len(steady), now, failing=True)
+    lanes = steady + failing
     met = {lane.run for lane in lanes} | live.out.keys()
     # A request takes up a hundred rows at most. Those of runs in trouble cost it a lookup each.
     walk = db.execute(

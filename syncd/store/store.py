@@ -136,12 +136,16 @@ class Store:
         await self._writer.atomic(lambda db: accept.close_batches_but(db, begun, self._wall()))
 
     async def page(
-        self, cursor: Cursor, held: Collection[str], limit: int, *, due_limit: int | None = None
+        self, cursor: Cursor, held: Collection[str], limit: int, due: tuple[int, int] | None = None
     ) -> Page:
-        """The next lanes that may go; those in trouble that are due up to a limit of their own."""
+        """The next lanes that may go; those in trouble that are due within limits of their own."""
         return await self._reader.run(
-            lambda db: page.page(db, cursor, held, limit, self._wall(), due_limit=due_limit)
+            lambda db: page.page(db, cursor, held, limit, self._wall(), due=due)
         )
+
+    async def last_in_line(self) -> Lane | None:
+        """The lane of the newest patch of the lowest priority."""
+        return await self._reader.run(page.last_in_line)
 
     async def lane(self, run: str) -> Lane | None:
         """The lane of one run as it stands now, in trouble or not."""

@@ -43,6 +43,22 @@ def test_runs_that_have_failed_for_an_hour_keep_no_new_one_waiting(
     virtually(play())
 
 
+@pytest.mark.parametrize("bad", [6, 20, 60, 400])
+def test_runs_that_cannot_be_served_do_not_hold_up_those_behind_them(
+    tmp_path: Path, bad: int
+) -> None:
+    """All of them are new, and first in line: to whoever sends, the service is down."""
+
+    async def play() -> None:
+        vendor = Vendor()
+        vendor.refused = {run: FAILS for run, _, _ in rows("bad", bad)}
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            stage.insert(rows("bad", bad) + rows("good", 20))
+            await stage.delivered(20, within_s=30.0 + bad)
+
+    virtually(play())
+
+
 def test_while_the_service_is_down_new_runs_do_not_hurry_the_probe(tmp_path: Path) -> None:
     """Whoever is new is heard once; that it fails too is news, and the next ones have to wait."""
 

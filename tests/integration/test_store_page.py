@@ -298,6 +298,37 @@ async def test_a_walk_is_not_at_its_end_while_more_lanes_are_due_than_fit_a_page
     assert sorted(met) == [f"r{n}" for n in range(7)]
 
 
+async def test_lanes_that_keep_failing_have_a_limit_of_their_own(store: Store, wall: Wall) -> None:
+    await fill(store, *[(name, "{}") for name in ("f1", "f2", "f3", "once", "new")])
+    for number in (1, 2, 3):
+        await defer(store, f"f{number}", number, due_at=NOON + 1.0, failures=9)
+    await defer(store, "once", 4, due_at=NOON + 2.0)
+    wall.now = NOON + 3.0
+
+    some = await store.page(Cursor(), NOBODY, 10, (5, 2))
+    none = await store.page(Cursor(), NOBODY, 10, (5, 0))
+    few = await store.page(Cursor(), NOBODY, 10, (1, 9))
+
+    assert [lane.run for lane in some.lanes] == ["once", "f1", "f2", "new"]
+    assert [lane.run for lane in none.lanes] == ["once", "new"]
+    assert [lane.run for lane in few.lanes] == ["once", "new"]
+    assert [found.exhausted for found in (some, none, few)] == [False] * 3
+
+
+async def test_the_last_in_line_is_the_newest_of_the_lowest_priority(store: Store) -> None:
+    assert await store.last_in_line() is None
+    await fill(store, ("a", "{}", -1), ("b", "{}"), ("c", "{}", -1), ("a", "{}"), ("d", "{}", 3))
+
+    lane = await store.last_in_line()
+
+    assert lane is not None
+    assert lane.run == "c"
+    await store.settle([delivered("c", 3)])
+    lane = await store.last_in_line()
+    assert lane is not None
+    assert (lane.run, [patch.id for patch in lane.waiting]) == ("a", [1, 4])
+
+
 async def test_trouble_of_a_run_for_which_nothing_waits_any_more_is_told_of(
     store: Store, wall: Wall
 ) -> None:
@@ -360,6 +391,7 @@ async def test_every_step_of_a_page_begins_in_an_index_of_what_waits(store: Stor
         for cursor in (Cursor(), Cursor(0, 1, 1)):
             page.page(db, cursor, NOBODY, 10, NOON)
         page.page(db, Cursor(0, 1, 1), NOBODY, 10, NOON + 2.0)
+        page.last_in_line(db)
         db.set_trace_callback(None)
         return [plan(db, sql) for sql in asked]
 
@@ -367,7 +399,8 @@ async def test_every_step_of_a_page_begins_in_an_index_of_what_waits(store: Stor
 
     steps = {step for steps in plans for step in steps}
     assert len(plans) > 10
-    assert not [step for step in steps if step.startswith("SCAN outbox")], steps
+    scans = {step for step in steps if step.startswith("SCAN outbox")}
+    assert scans <= {"SCAN outbox USING INDEX outbox_turn"}, steps  # from its end, to the first
     assert "SEARCH outbox USING INDEX outbox_turn (priority=? AND id>?)" in steps
     assert "SEARCH outbox USING INDEX outbox_turn (priority<?)" in steps
     lane = "SEARCH outbox USING INDEX outbox_lane (stretch=? AND workflow_run_id=? AND id>?)"
