@@ -47,8 +47,8 @@ class Schedule:
     _steady: list[Place] = field(default_factory=list)
     _failing: list[Place] = field(default_factory=list)
     _failing_ready: set[str] = field(default_factory=set)
-    _busy: dict[str, bool] = field(default_factory=dict)
-    """By run: whether its lane keeps failing."""
+    _busy: set[str] = field(default_factory=set)
+    _failing_busy: set[str] = field(default_factory=set)
 
     def add(self, lanes: Iterable[Lane]) -> None:
         """Lanes from the outbox. One that is held already is left as it is."""
@@ -64,8 +64,11 @@ class Schedule:
 
         With `steady` none of those that keep failing.
         """
-        firsts = [self._first(self._steady), None if steady else self._first(self._failing)]
-        lane = min((lane for lane in firsts if lane is not None), key=_place, default=None)
+        lane = self._first(self._steady)
+        if self._failing and not steady:
+            other = self._first(self._failing)
+            if lane is None or (other is not None and _place(other) < _place(lane)):
+                lane = other
         return None if lane is None else self._taken(lane)
 
     def take_to_probe(self, *, last: bool) -> Lane | None:
@@ -79,7 +82,8 @@ class Schedule:
 
     def drop(self, run: str) -> None:
         """The lane is no longer held: it rests in the outbox, or has nothing left."""
-        self._busy.pop(run, None)
+        self._busy.discard(run)
+        self._failing_busy.discard(run)
         self._failing_ready.discard(run)
         self._held.pop(run, None)
 
@@ -106,7 +110,7 @@ class Schedule:
             return False
         self._failing_ready.discard(run)
         self._held[run] = Lane(run, 0, [], more=True)
-        self._busy[run] = False
+        self._busy.add(run)
         return True
 
     @property
@@ -137,7 +141,7 @@ class Schedule:
     @property
     def failing_busy(self) -> int:
         """How many lanes that keep failing are busy."""
-        return sum(self._busy.values())
+        return len(self._failing_busy)
 
     def forget(self) -> None:
         """An operator changed rows under the lanes: drop those not busy, distrust those busy."""
@@ -154,8 +158,10 @@ class Schedule:
 
     def _taken(self, lane: Lane) -> Lane:
         # Its place in line is passed by when it comes up.
-        self._failing_ready.discard(lane.run)
-        self._busy[lane.run] = _keeps_failing(lane)
+        self._busy.add(lane.run)
+        if _keeps_failing(lane):
+            self._failing_ready.discard(lane.run)
+            self._failing_busy.add(lane.run)
         return lane
 
     def _line(self, lane: Lane) -> list[Place]:

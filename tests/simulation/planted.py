@@ -104,11 +104,11 @@ def two_at_once(bug: Patch) -> None:
     """A lane is not busy while its request is out."""
     take = schedule.Schedule.take
 
-    def taken(self: Any) -> Any:
-        lane = take(self)
+    def taken(self: Any, **how: Any) -> Any:
+        lane = take(self, **how)
         if lane is not None:
             self._busy.discard(lane.run)
-            schedule.heapq.heappush(self._ready, (0, lane.waiting[0].id, lane.run))
+            schedule.heapq.heappush(self._line(lane), schedule._place(lane))
         return lane
 
     bug.setattr(schedule.Schedule, "take", taken)
