@@ -8,7 +8,7 @@ have to be switched off here, cost more than half of a request's processor time 
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -167,7 +167,7 @@ class _Credentials:
             return reply
         body = reply.body.replace(self._bytes, b"<token>")
         request_id = reply.request_id and reply.request_id.replace(self.token, "<token>")
-        return replace(reply, body=body, request_id=request_id)
+        return Reply(reply.status, body, reply.retry_after, request_id, reply.date)
 
 
 class _Cut:

@@ -23,6 +23,8 @@ class Settler:
         self._store = store
         self._alone = alone
         self._waiting: list[tuple[tuple[Settlement, ...], asyncio.Future[None]]] = []
+        self._since = 0.0
+        """The first of those that wait has come then."""
         self._writing = 0
         self._work = asyncio.Event()
         self.trouble: str | None = None
@@ -38,7 +40,10 @@ class Settler:
 
         Cancelled, they may or may not be written; both are true to what happened.
         """
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            self._since = loop.time()
         self._waiting.append((settlements, written))
         self._work.set()
         await written
@@ -47,8 +52,10 @@ class Settler:
         """Write groups until cancelled."""
         while True:
             await self._work.wait()
-            if len(self._waiting) < MOST and not self._alone():
-                await asyncio.sleep(GROUP_S)
+            # What came while others were written has waited already.
+            early_s = self._since + GROUP_S - asyncio.get_running_loop().time()
+            if early_s > 0 and len(self._waiting) < MOST and not self._alone():
+                await asyncio.sleep(early_s)
             group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             if not self._waiting:
                 self._work.clear()

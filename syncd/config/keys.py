@@ -78,7 +78,7 @@ class Delivery:
 
     rate_per_s: float = _key(
         8.0,
-        rules.number("requests per second", above=0, most=10_000),
+        rules.number("requests per second", above=0, most=100_000),
         "Requests per second, at most. The vendor's smallest plan allows 10 per organisation.",
     )
     max_in_flight: int = _key(

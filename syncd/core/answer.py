@@ -1,5 +1,6 @@
 """What came back from the vendor, before anything is made of it; and the WorkflowRun inside."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -7,8 +8,7 @@ import msgspec
 from syncd.core.mend import mended
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """An HTTP answer, whole."""
 
     status: int
@@ -70,6 +70,7 @@ class _Answer(_RunFields):
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_run = msgspec.json.Decoder(_RunFields).decode
+_WRAPPED = b'{"success":true,"workflowRun":'
 
 
 def run_in(body: bytes) -> Run | None:
@@ -90,13 +91,19 @@ def run_in(body: bytes) -> Run | None:
 
 
 def _run_in(body: bytes) -> Run | None:
+    if body.startswith(_WRAPPED) and body.endswith(b"}"):
+        # So the older generations answer. If this is all, the run is parsed without the wrapper.
+        with suppress(ValueError):
+            return _run(_decode_run(raw := body[len(_WRAPPED) : -1]), raw)
     answer = _decode_answer(body)
     if not answer.success:
         return None
-    raw = body
-    fields: _RunFields = answer
     if wrapped := bytes(answer.workflowRun):
-        raw, fields = wrapped, _decode_run(wrapped)
+        return _run(_decode_run(wrapped), wrapped)
+    return _run(answer, body)
+
+
+def _run(fields: _RunFields, raw: bytes) -> Run | None:
     if not fields.id or fields.object != "workflow_run":
         return None
     metadata = bytes(fields.metadata)

@@ -7,7 +7,6 @@ one has set must not be folded into it: the *barrier*.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -17,8 +16,7 @@ MAX_BODY_METADATA = 10_240  # bytes; what the vendor documents for metadata at a
 MAX_MEMBERS = 100  # one answer settles them all in one transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """A patch in the outbox, as far as sending it needs."""
 
     id: int
@@ -47,8 +45,7 @@ class Barrier(StrEnum):
     UNREAD = "lies beyond what is read of one run at a time"
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
+class Fold(msgspec.Struct, frozen=True):
     """One request: its body and the patches it carries, oldest first."""
 
     ids: tuple[int, ...]

@@ -10,6 +10,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
+import msgspec
+
 from syncd.core.answer import NoReply, Reply, Run, VendorError, error_in, run_in
 
 MAX_RETRY_AFTER_S = 86_400.0  # a longer one is taken for a mistake
@@ -36,8 +38,7 @@ class Trouble:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmed(msgspec.Struct, frozen=True):
     """A 2xx whose body is the WorkflowRun that was asked for."""
 
     run: Run

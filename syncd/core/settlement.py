@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import assert_never
 
+import msgspec
+
 from syncd.core import backoff
 from syncd.core.answer import Run
 from syncd.core.fold import Fold
@@ -10,8 +12,7 @@ from syncd.core.outcome import Blame, Confirmed, LockedOut, Outcome, Refused, Tr
 from syncd.core.schedule import Lane
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """The patches are on the run, and this is the run."""
 
     run: Run

@@ -10,9 +10,11 @@ must go: it would set older values on its way.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
+
+from msgspec import structs
 
 from syncd.core.answer import Run
 from syncd.core.fold import NAME, Waiting, kept
@@ -132,7 +134,7 @@ def _given(suspect: Suspect) -> dict[str, list[str]]:
     """
     given: dict[str, list[str]] = {}
     for patch in sorted([*suspect.delivered, *suspect.withdrawn], key=lambda patch: patch.id):
-        for key, text in _values(replace(patch, leaves_out=frozenset())).items():
+        for key, text in _values(structs.replace(patch, leaves_out=frozenset())).items():
             given.setdefault(key, []).append(text)
     return given
 

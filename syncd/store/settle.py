@@ -89,18 +89,22 @@ def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float)
     # One call and one statement for all: at each that there is, this thread gives up the
     # interpreter's lock, and has to wait for the event loop to get it back.
     bodies = _compressor.multi_compress_to_buffer([one.run.raw for one in delivered])
-    rows = [_snapshot_row(one, bodies[at].tobytes(), now) for at, one in enumerate(delivered)]
+    values: list[object] = []
+    for at, one in enumerate(delivered):
+        run, ids = one.run, one.patch_ids
+        values += (run.id, now, run.status, run.name, run.metadata)
+        values += (f"[{','.join(map(str, ids))}]", ids[-1], bodies[at].tobytes())
     db.execute(
         "INSERT INTO snapshots (workflow_run_id, fetched_at, status, name, metadata,"
         "                       patch_ids, last_patch_id, body)"
-        f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * len(rows))}"
+        f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * len(delivered))}"
         " ON CONFLICT (workflow_run_id) DO UPDATE"
         "    SET fetched_at = excluded.fetched_at, status = excluded.status,"
         "        name = excluded.name, metadata = excluded.metadata,"
         "        patch_ids = excluded.patch_ids,"
         "        last_patch_id = max(last_patch_id, excluded.last_patch_id),"
         "        body = excluded.body",
-        [value for row in rows for value in row],
+        values,
     )
     untrouble(db, [one.run.id for one in delivered if one.troubled])
     firsts = [(one.run.id, one.patch_ids[0]) for one in delivered]
@@ -125,20 +129,6 @@ def _insert_into_chain(db: sqlite3.Connection, patch_id: int, head: int) -> int 
             return before
         behind = before
     return None
-
-
-def _snapshot_row(one: Delivered, body: bytes, now: float) -> tuple[object, ...]:
-    run = one.run
-    return (
-        run.id,
-        now,
-        run.status,
-        run.name,
-        run.metadata,
-        orjson.dumps(one.patch_ids).decode(),
-        one.patch_ids[-1],
-        body,
-    )
 
 
 def _defer(db: sqlite3.Connection, one: Deferred, now: float) -> None:

@@ -21,7 +21,7 @@ PATIENCE_S = 300.0
 LOOK_S = 0.01
 IN_FLIGHT = 64
 WARM_UP = 500
-FAST: Mapping[str, object] = {"rate_per_s": 10_000.0, "max_in_flight": IN_FLIGHT, "fold": False}
+FAST: Mapping[str, object] = {"rate_per_s": 100_000.0, "max_in_flight": IN_FLIGHT, "fold": False}
 
 
 class Vendor:

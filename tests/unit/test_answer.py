@@ -31,6 +31,26 @@ def test_a_bare_run_is_found() -> None:
     assert run == Run("workflow_run_1", body, "PROCESSED", "Invoices", '{"a": 1}')
 
 
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"success":true,"workflowRun":{"id":"r","x":[1,{}]}}', b'{"id":"r","x":[1,{}]}'),
+        (b'{"success":true,"workflowRun":{"id":"r"},"more":{}}', b'{"id":"r"}'),
+        (b'{"success":true,"workflowRun":{"id":"r"}}\n', b'{"id":"r"}'),
+        (b'{"success":true,"workflowRun":{"id":"r"},"success":false}', None),
+        (b'{"success":true,"workflowRun":{"id":"r"}', None),
+        (b'{"success":true,"workflowRun":{"id":"r"}]', None),
+        (b'{"success":true,"workflowRun":{"id":"r"}}}', None),
+    ],
+)
+def test_the_wrapper_of_older_generations_is_no_shortcut_past_what_else_is_there(
+    body: bytes, found: bytes | None
+) -> None:
+    run = run_in(body)
+
+    assert (run and run.raw) == found
+
+
 def test_a_wrapped_run_is_found_and_kept_without_its_wrapping() -> None:
     body = b'{"success": true, "workflowRun": {"id": "r", "metadata": {"n": 1.0e5}} , "more": 1}'
 
