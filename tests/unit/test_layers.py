@@ -41,7 +41,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Nothing here can wait, look at a clock, throw dice or touch the world.
 PURE_MODULES = {
-    *("abc", "bisect", "collections", "copy", "dataclasses", "decimal", "difflib", "enum"),
+    *(
+        "abc",
+        "bisect",
+        "collections",
+        "contextlib",
+        "copy",
+        "dataclasses",
+        "decimal",
+        "difflib",
+        "enum",
+    ),
     *("fractions", "functools", "heapq", "itertools", "json", "math", "msgspec", "numbers"),
     *("operator", "orjson", "re", "statistics", "string", "struct", "textwrap", "types", "typing"),
     *("datetime", "email.utils", "hashlib", "urllib.parse"),
