@@ -193,7 +193,7 @@ class Lanes:
         known = self._cursor
         for run, priority in page.arrived.items():
             # A lane may have been let go of while the page was read.
-            if not self._schedule.arrived(run, priority):
+            if not self._schedule.arrived(run, priority, page.newest[run]):
                 lane = await self._store.lane(run)
                 if self._cursor is not known:
                     return

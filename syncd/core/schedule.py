@@ -92,12 +92,16 @@ class Schedule:
         self.drop(lane.run)
         self.add([lane])
 
-    def arrived(self, run: str, priority: int) -> bool:
-        """The outbox has a patch that its lane may not hold. False if the lane is not held."""
+    def arrived(self, run: str, priority: int, newest_id: int | None = None) -> bool:
+        """The outbox has patches that their lane may not hold. False if the lane is not held.
+
+        A lane holds a run's patches in arrival order: up to `newest_id` it may hold them all.
+        """
         lane = self._held.get(run)
         if lane is None:
             return False
-        lane.more = True
+        if newest_id is None or not lane.waiting or lane.waiting[-1].id < newest_id:
+            lane.more = True
         if priority > lane.priority:
             lane.priority = priority
             if run not in self._busy:

@@ -30,6 +30,8 @@ class Page:
     lanes: list[Lane]
     arrived: dict[str, int]
     """Held runs for which patches were met that may not be held, with their highest priority."""
+    newest: dict[str, int]
+    """By run of these, the newest of them."""
     cursor: Cursor
     exhausted: bool
     """There was nothing more to walk."""
@@ -67,6 +69,7 @@ def page(
     next_due_at = db.execute("SELECT min(due_at) FROM lanes WHERE due_at > ?", (now,)).fetchone()[0]
     cursor = _with_arrivals(db, cursor)
     arrived: dict[str, int] = {}
+    newest: dict[str, int] = {}
     met = {lane.run for lane in lanes}
     unreadable: list[int] = []
     onward, at_the_end = _onward(db, cursor), False
@@ -78,6 +81,7 @@ def page(
                 unreadable.append(row_id)
             elif run in held:
                 arrived[run] = max(priority, arrived.get(run, priority))
+                newest[run] = max(row_id, newest.get(run, row_id))
             elif run not in met:
                 met.add(run)
                 fresh.append(run)
@@ -86,7 +90,8 @@ def page(
         else:
             at_the_end = True
         lanes += [lane for lane in load_lanes(db, fresh) if not lane.troubled]
-    return Page(lanes, arrived, cursor, exhausted and at_the_end, unreadable, empty, next_due_at)
+    exhausted = exhausted and at_the_end
+    return Page(lanes, arrived, newest, cursor, exhausted, unreadable, empty, next_due_at)
 
 
 def last_in_line(db: sqlite3.Connection) -> Lane | None:

@@ -98,6 +98,16 @@ def test_an_urgent_arrival_pulls_its_whole_lane_forward() -> None:
     assert taken.waiting[0].id == 2
 
 
+def test_a_lane_that_holds_what_was_met_needs_no_second_look() -> None:
+    held = lane("r", 2, 0, 5, 9)
+    schedule = holding(held)
+
+    schedule.arrived("r", 0, 9)
+    assert not held.more
+    schedule.arrived("r", 0, 10)
+    assert held.more
+
+
 def test_a_lane_that_became_urgent_more_than_once_is_taken_once() -> None:
     schedule = holding(lane("r", 2))
     schedule.arrived("r", 1)
