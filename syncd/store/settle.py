@@ -62,13 +62,12 @@ def body_of_snapshot(blob: bytes) -> bytes:
 def _deliver(db: sqlite3.Connection, delivered: Sequence[Delivered], now: float) -> None:
     if not delivered:
         return
-    heads = dict(
-        db.execute(
-            "SELECT workflow_run_id, last_patch_id FROM snapshots"
-            " WHERE workflow_run_id IN (SELECT value FROM json_each(?))",
-            (orjson.dumps([one.run.id for one in delivered]).decode(),),
-        ).fetchall()
-    )
+    (found,) = db.execute(
+        "SELECT json_group_object(workflow_run_id, last_patch_id) FROM snapshots"
+        " WHERE workflow_run_id IN (SELECT value FROM json_each(?))",
+        (orjson.dumps([one.run.id for one in delivered]).decode(),),
+    ).fetchone()
+    heads = orjson.loads(found)
     chain = []
     for one in delivered:
         previous = heads.get(one.run.id)
