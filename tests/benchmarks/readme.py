@@ -54,7 +54,7 @@ def _lines(records: dict[str, dict[str, Any]]) -> Iterator[str]:
     for command, record in records.items():
         on, by = record["machine"], record["versions"]
         yield ""
-        took = f", {record['minutes']} minutes" if "minutes" in record else ""
+        took = f", {record['minutes']:g} minutes" if "minutes" in record else ""
         yield (
             f"`{command}`{took}, {record['day']}: {on['processor']}, {on['cores']} cores, load"
             f" {on['load'].split()[0]}, Python {by['python']}, SQLite {by['sqlite']}, {by['loop']}."
