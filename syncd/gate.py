@@ -290,7 +290,7 @@ class Gate:
             if probe:
                 self._breaker = breaker.given_back(self._breaker)
         else:
-            wait_s = self._probe_wait_s(news=not again)
+            wait_s = self._probe_wait_s()
             self._breaker = breaker.bad(
                 self._breaker, run_id, now, wait_s, probe=probe, again=again
             )
@@ -312,9 +312,9 @@ class Gate:
             log.warning("gate.open", cause=was.cause.value, after_probes=was.trips)
         return closed
 
-    def _probe_wait_s(self, *, news: bool = True) -> float:
+    def _probe_wait_s(self) -> float:
         return backoff.patient(
-            self._breaker.trips + news,
+            self._breaker.trips + 1,
             self._draw(),
             base_s=self._limits.base_s,
             cap_s=self._limits.cap_s,

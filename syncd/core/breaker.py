@@ -37,7 +37,7 @@ class Breaker:
     probe_at: float = 0.0
     """When open: a probe may go from this instant on."""
     doubtful: bool = False
-    """The last probe went to a run that had failed before: others might fare better."""
+    """It was a run that had failed before that failed last: others might fare better."""
 
 
 def may_pass(breaker: Breaker, now: float) -> bool:
@@ -74,21 +74,17 @@ def bad(
 ) -> Breaker:
     """The service failed on a request for `run`; `wait_s` is the wait if it opens by this.
 
-    A streak from one or two runs says something about them, not about the service. So does a run
-    that fails `again`: it opens nothing, and no probe waits for longer because of it. While not
-    closed only the probe's failure counts: any other was sent before, and tells nothing new.
+    A streak from one or two runs says something about them, not about the service. So may a run
+    that fails `again`: what it opens is doubtful. While not closed only the probe's failure counts:
+    any other was sent before, and tells nothing new.
     """
     if breaker.position is not Position.CLOSED:
-        if not probe:
-            return breaker
         opened = _opened(breaker, breaker.cause, now + wait_s)
-        return replace(opened, trips=breaker.trips, doubtful=True) if again else opened
-    if again:
-        return breaker
+        return replace(opened, doubtful=again) if probe else breaker
     runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
     counted = replace(breaker, streak=breaker.streak + 1, runs=runs)
     if counted.streak >= STREAK and len(runs) >= RUNS:
-        return _opened(counted, Cause.SERVER, now + wait_s)
+        return replace(_opened(counted, Cause.SERVER, now + wait_s), doubtful=again)
     return counted
 
 

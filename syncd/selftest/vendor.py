@@ -146,6 +146,7 @@ class Vendor:
         if deaths < self._deaths and chance.random() < 0.8:
             self.met["late after a kill"] += 1
             await asyncio.sleep(chance.uniform(0.0, ZOMBIE_S - 1.0))
+            fault = "lost" if fault == "zombie" else fault  # it is late enough as it is
         reply = await self._outcome(fault, run_id, body)
         await asyncio.sleep(chance.uniform(0.0, 0.1))
         if not answer.done():

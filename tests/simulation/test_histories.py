@@ -19,9 +19,9 @@ HIDDEN_FOR = 2000  # seeds after which a planted bug counts as missed
 
 # Where a bug that is rare was last seen: it is looked for there first, then everywhere.
 SEEN_AT = {
-    "call_a_cut_drain_clean": (378, 473),
+    "call_a_cut_drain_clean": (378,),
     "forget_an_unclean_stop": (238, 240),
-    "never_break": (89, 473),
+    "never_break": (89,),
     "reload_breaks_the_silence": (59, 95),
     "retry_over_newer_values": (91, 134),
     "shorten_the_silence": (90, 92),

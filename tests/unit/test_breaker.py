@@ -43,20 +43,14 @@ def test_a_good_answer_ends_the_streak() -> None:
     assert breaker.bad(here, "b", 0.0, 10.0).position is Position.CLOSED
 
 
-@given(st.lists(st.sampled_from("abcdef"), max_size=100))
-def test_runs_that_fail_again_and_again_say_nothing_about_the_service(runs: list[str]) -> None:
-    here = CLOSED
-    for run in runs:
-        here = breaker.bad(here, run, 0.0, 10.0, again=True)
+@pytest.mark.parametrize("again", [True, False])
+def test_what_a_run_opens_that_had_failed_before_is_doubtful(again: bool) -> None:
+    opened = breaker.bad(failing(["a", "b", "c", "a"]), "b", 0.0, 10.0, again=again)
+    probed = breaker.bad(PROBING, "a", 20.0, 10.0, probe=True, again=again)
 
-    assert here == CLOSED
-
-
-def test_no_probe_waits_for_longer_because_of_a_run_that_fails_again() -> None:
-    here = breaker.bad(PROBING, "a", 20.0, 10.0, probe=True, again=True)
-
-    assert (here.position, here.probe_at) == (Position.OPEN, 30.0)
-    assert here.trips == OPEN.trips
+    assert (opened.position, opened.doubtful) == (Position.OPEN, again)
+    assert (probed.position, probed.doubtful, probed.trips) == (Position.OPEN, again, 2)
+    assert not breaker.good(breaker.passed(probed)).doubtful
 
 
 def test_one_refusal_of_the_credentials_is_enough() -> None:
