@@ -101,6 +101,10 @@ def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:
     """
     # A clock that was put back while nobody ran makes nobody wait for longer.
     db.execute("UPDATE suspects SET due_at = ?1 WHERE due_at > ?1", (now + suspect_s,))
+    if (text := fact(db, UNCLEAN)) is not None:
+        known = json.loads(text)
+        until = min(known["until"], now + suspect_s)
+        set_fact(db, UNCLEAN, json.dumps(known | {"until": until}))
     unclean = fact(db, RUNNING) is not None
     if unclean:
         upto_id = db.execute("SELECT max(id) FROM outbox").fetchone()[0] or 0

@@ -1,6 +1,7 @@
 """Silence that the vendor asked for outlives the daemon as long as it was asked for: no longer, no
 shorter, whatever the clock or the disk does meanwhile. Found by the simulation."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from syncd.core.settlement import Deferred
 from syncd.selftest.disk import fallibly
 from syncd.store import Cursor, Store, StoreUnavailable
 from syncd.store.connection import Connection
+from syncd.store.facts import UNCLEAN, fact
 
 HOUR_S = 3600.0
 BOOTED_AT = NOON - 5000.0
@@ -43,6 +45,25 @@ async def test_a_clock_put_back_while_nobody_runs_does_not_prolong_it(tmp_path: 
         await store.begin(60.0, "another boot", BOOTED_AT)
 
         assert await store.closed_for_s() == 30.0
+
+
+async def test_a_clock_put_back_with_a_boot_makes_doubts_of_before_no_longer(
+    tmp_path: Path,
+) -> None:
+    """A daemon was killed, the next one stopped in order; then the clock is put back by an hour."""
+    wall = Wall()
+    async with opened(tmp_path / "syncd.db", wall) as store:
+        await store.begin(60.0, "boot", BOOTED_AT)
+        await store.begin(60.0, "boot", BOOTED_AT)
+        await store.accept([Patch("run_1", "name")])
+        await store.end()
+    wall.now = NOON - HOUR_S
+    async with opened(tmp_path / "syncd.db", wall) as store:
+        await store.begin(60.0, "another boot", BOOTED_AT)
+        text = await store.read(lambda db: fact(db, UNCLEAN))
+
+        assert text is not None
+        assert json.loads(text)["until"] == wall.now + 60.0
 
 
 @pytest.mark.parametrize("step_s", [-HOUR_S, HOUR_S])
