@@ -85,7 +85,7 @@ def drawn(seed: int) -> Plan:
         operators=chance.choice([0, 0, 2, 5]),
         pauses=chance.choice([0, 0, 0, 1]),
         reloads=chance.choice([0, 0, 2]),
-        clock_steps=chance.choice([0, 0, 0, 2]),
+        clock_steps=chance.choice([0, 0, 2, 4]),
         restart_for_calm=chance.random() < 0.3,
         trouble_s=chance.choice([20.0, 120.0, HOUR_S, 4 * HOUR_S]),
     )

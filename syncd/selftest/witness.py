@@ -39,6 +39,7 @@ class Witness:
         self._may_read_at = 0.0
         self.closed_since: float | None = None
         """The gate is shut by an operator."""
+        self._due_at_step: dict[str, tuple[float, float]] = {}
 
     def leaves(self, run_id: str, body: bytes | None) -> None:
         """Judge a request by what is on disk now."""
@@ -61,6 +62,10 @@ class Witness:
         due = db.execute("SELECT due_at FROM lanes WHERE workflow_run_id = ?", (run_id,)).fetchone()
         if due is not None and due[0] > self._wall() + GRACE_S:
             self._broken(f"a request for {run_id} {due[0] - self._wall():.1f} s before its time")
+        # An operator may have brought it forward since: then it is another instant on disk.
+        known = self._due_at_step.get(run_id)
+        if known is not None and due == known[:1] and now < known[1] - GRACE_S:
+            self._broken(f"a request for {run_id}, due {known[1] - now:.1f} s later but for a step")
         first = db.execute(
             "SELECT id, metadata FROM outbox"
             " WHERE workflow_run_id = ? AND state = 'pending'"
@@ -105,6 +110,17 @@ class Witness:
         now = asyncio.get_running_loop().time()
         if unsettled or now < self._asked_at + SETTLING_S:
             self.silent_until = min(self.silent_until, now + max(0.0, self._silence_on_disk_s()))
+
+    def clock_steps(self) -> None:
+        """Nobody runs, and the clock is about to be stepped: what was to wait shall wait on."""
+        now, wall = asyncio.get_running_loop().time(), self._wall()
+        for run_id, due_at in self.runs_that_wait():
+            self._due_at_step[run_id] = due_at, now + due_at - wall
+
+    def runs_that_wait(self) -> list[tuple[str, float]]:
+        """Those that failed and are to be tried again, and when."""
+        lanes = "SELECT workflow_run_id, due_at FROM lanes WHERE due_at > ?"
+        return self._connected().execute(lanes, (self._wall(),)).fetchall()
 
     def _must_outlive(self, deaths: int) -> None:
         """A Retry-After is on disk by now, so that a restart will not break it."""

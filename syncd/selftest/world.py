@@ -61,6 +61,7 @@ class World:
         self._chance = random.Random(f"world {plan.seed}")
         self.boot = 0
         """Which boot of the machine this is."""
+        self._known_boot = 0
         self._step_s = 0.0
         self._unseen_s = 0.0
         """Steps of the clock since a daemon has last run."""
@@ -87,6 +88,7 @@ class World:
         self._came.set()
         self._gone.clear()
         self._unseen_s = 0.0
+        self._known_boot = self.boot
 
     def goes(self) -> None:
         """It runs no more."""
@@ -283,22 +285,33 @@ class World:
 
     async def _step_clock(self) -> None:
         """The system's clock jumps by an hour, and the daemon follows, or finds it so."""
-        await self._some_time()
         step_s = self._chance.choice([-HOUR_S, HOUR_S])
         if self._chance.random() < 0.5:
-            await self._gone.wait()
+            await self._some_time()
+        else:
+            await self._gone_while_runs_wait()
         async with self._setting_the_clock:
             await self._set_clock(step_s)
+
+    async def _gone_while_runs_wait(self) -> None:
+        """Where a step hurts: something is to be tried again later, and nobody runs."""
+        await self._gone.wait()
+        while not self.witness.runs_that_wait():
+            await self._came.wait()
+            await self._gone.wait()
 
     async def _set_clock(self, step_s: float) -> None:
         while True:
             up = self._up
             if up is None:
                 if self._chance.random() < 0.3:
-                    # Of steps forward before a boot nobody can know: due times come early.
                     self.boot += 1
-                    step_s = min(step_s, -self._unseen_s)
                     self.met["boot"] += 1
+                if self.boot != self._known_boot:
+                    # Of steps forward beside a boot nobody can know: due times come early.
+                    step_s = min(step_s, -self._unseen_s)
+                if not self._unseen_s:
+                    self.witness.clock_steps()
                 self._step_s += step_s
                 self._unseen_s += step_s
                 self.met["clock step while nobody runs"] += 1

@@ -19,13 +19,13 @@ HIDDEN_FOR = 2000  # seeds after which a planted bug counts as missed
 
 # Where a bug that is rare was last seen: it is looked for there first, then everywhere.
 SEEN_AT = {
-    "call_a_cut_drain_clean": (378,),
-    "forget_an_unclean_stop": (238, 240),
-    "never_break": (89,),
-    "reload_breaks_the_silence": (59, 95),
-    "retry_over_newer_values": (91, 134),
-    "shorten_the_silence": (90, 92),
-    "sleep_through_lost_wakes": (176, 307),
+    "call_a_cut_drain_clean": (568,),
+    "do_not_see_a_step_while_nobody_runs": (81, 109),
+    "forget_an_unclean_stop": (112, 131),
+    "never_break": (89, 971),
+    "shorten_the_silence": (33, 148),
+    "sleep_through_lost_wakes": (48, 63),
+    "try_again_at_once": (43, 117),
 }
 
 # What besides the vendor's faults must have happened, or nothing of it is proved.
