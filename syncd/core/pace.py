@@ -1,15 +1,15 @@
 """When the next request may leave, so that no sliding second at the server holds too many.
 
-Requests are spaced evenly by 1.02 / rate. A gate that wakes late may catch up by at most 5 ms, so
+Requests are spaced evenly by 1.019 / rate. A gate that wakes late may catch up by at most 5 ms, so
 that timer error costs no throughput. In any second there are then at most
-floor((1 + 0.005) / 1.02 * rate) + 1 departures, which is at most the rate; the remaining 15 ms
-absorb unequal travel times. A margin of 2 % loses less than a single refusal does.
+floor((1 + 0.005) / 1.019 * rate) + 1 departures, which is at most the rate; the remaining 14 ms
+absorb unequal travel times. A margin of 1.9 % loses less than a single refusal does.
 """
 
 import math
 from dataclasses import dataclass, replace
 
-MARGIN = 1.02
+MARGIN = 1.019
 SLACK_S = 0.005
 SLOWER = 0.7  # what is left of the rate after a refusal
 RECOVERY_S = 10.0  # from zero to the limit, by even steps

@@ -9,6 +9,7 @@ from oracle import differing, one_by_one
 from stage import CAP_S, Row, Stage, Vendor, on_stage, virtually
 
 from syncd import log
+from syncd.core import pace
 from syncd.core.answer import NoReply, Reply
 
 HOUR_S = 3600.0
@@ -103,7 +104,7 @@ def test_after_an_outage_the_vendor_is_not_overrun(
 
             assert during < 100
             assert is_back < HOUR_S + CAP_S + 1.0
-            assert len(first_minute) > 0.9 * 60 * 8 / 1.02
+            assert len(first_minute) > 0.9 * 60 * 8 / pace.MARGIN
             assert first_minute.count(429) < 0.01 * len(first_minute)
             assert set(first_minute) <= {200, 429}
             assert {s for (s,) in stage.rows("SELECT DISTINCT state FROM outbox")} == {
