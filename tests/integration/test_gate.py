@@ -25,6 +25,7 @@ from syncd.core.outcome import (
     Trouble,
     Unavailable,
 )
+from syncd.core.pace import MARGIN
 from syncd.gate import UNASKED_PAUSE_S, Gate, Limits, _cap
 from syncd.selftest.time import VirtualLoop
 
@@ -62,7 +63,7 @@ def now() -> float:
 
 
 def a_gate(rate: float = 100.0, in_flight: int = 8, *, cap_s: float = 60.0, **more: Any) -> Gate:
-    """A gate whose first second is over at 1.02; half of every backoff is drawn."""
+    """A gate whose first second is over after a pace.MARGIN; half of every backoff is drawn."""
     settings = {
         "started": 0.0,
         "draw": lambda: 0.0,
@@ -105,7 +106,7 @@ async def shut_by_failures(gate: Gate) -> float:
 
 @in_virtual_time
 async def test_the_first_request_waits_until_a_second_after_the_start_is_over() -> None:
-    assert await entered(a_gate()) == pytest.approx(1.02)
+    assert await entered(a_gate()) == pytest.approx(MARGIN)
 
 
 @in_virtual_time
@@ -122,7 +123,7 @@ async def test_requests_are_spaced_evenly_and_use_the_limit() -> None:
         gate.leave("r", GOOD, probe=False)
 
     gaps = [after - before for before, after in pairwise(left)]
-    assert min(gaps) == pytest.approx(0.102)
+    assert min(gaps) == pytest.approx(MARGIN / 10)
     assert 100 / (left[-1] - left[0]) >= 0.97 * 10.0
 
 
@@ -578,7 +579,7 @@ def test_whatever_is_answered_the_limits_hold(seed: int) -> None:
 
     test()
 
-    assert left[0] >= 1.02
+    assert left[0] >= MARGIN
     assert peak <= most
     for n, at in enumerate(left):
         assert sum(1 for other in left[n:] if other - at < 1.0) <= rate
