@@ -64,15 +64,22 @@ class Fence:
                 log.warning("store.unavailable", doing="fence", error=str(error))
                 next_due_at = None
             # Whatever comes up meanwhile is not due sooner than this.
-            longest_s = min(LOOK_S, self._relay.policy.patience.suspect_s)
-            wait_s = longest_s if next_due_at is None else next_due_at - self._wall()
-            await asyncio.sleep(min(longest_s, max(0.05, wait_s)))
+            wait_s = self._longest_s if next_due_at is None else next_due_at - self._wall()
+            await asyncio.sleep(min(self._longest_s, max(0.05, wait_s)))
+
+    @property
+    def _longest_s(self) -> float:
+        return min(LOOK_S, self._relay.policy.patience.suspect_s)
 
     async def _checked(self, suspect: Suspect) -> bool:
         """Settle the suspicion; False if that has to wait."""
         if not at_risk(suspect):
             await self._store.clear(suspect)
             return True
+        if self._gate.down and (wait_s := self._gate.wait_s) > 0:
+            # Whoever stands in line there is the next probe: what is to be delivered tells more.
+            await asyncio.sleep(min(wait_s, RETRY_S))
+            return False
         async with self._relay.alone_with(suspect.run) as alone:
             if not alone:
                 return False
@@ -81,7 +88,8 @@ class Fence:
             self._may_read_at = asyncio.get_running_loop().time() + spacing_s
             answer = await self._reader.retrieve(suspect.run)
             outcome = classify(answer, suspect.run, self._wall())
-            if self._gate.leave(suspect.run, outcome, probe=probe):
+            # A request to it has failed before, or it were not suspect: that is no outage's voice.
+            if self._gate.leave(suspect.run, outcome, probe=probe, again=True):
                 await self._relay.recall()
             log.debug("fence.read", run=suspect.run, outcome=type(outcome).__name__.lower())
             match outcome:
@@ -99,8 +107,9 @@ class Fence:
                 case Unavailable(retry_after_s=asked):
                     if asked is not None:
                         await self._store.stay_silent(asked)
-                    await asyncio.sleep(RETRY_S)
-                    return False
+                    # A run that cannot be read shall not keep the others from being looked at.
+                    await self._store.put_off(suspect, self._longest_s)
+                    return True
                 case LockedOut():
                     await asyncio.sleep(RETRY_S)
                     return False

@@ -205,6 +205,10 @@ class Store:
         """A run that can be checked now, if any; and when the next one is due."""
         return await self._reader.run(lambda db: suspects.due(db, self._wall(), busy))
 
+    async def put_off(self, suspect: Suspect, for_s: float) -> None:
+        """It could not be read back."""
+        await self._writer.atomic(lambda db: suspects.put_off(db, suspect, self._wall() + for_s))
+
     async def clear(self, suspect: Suspect) -> None:
         """The run is as it should be."""
         await self._writer.atomic(lambda db: suspects.clear(db, suspect))

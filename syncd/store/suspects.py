@@ -37,8 +37,8 @@ def due(
         if run not in busy:
             delivered = _delivered_since(db, run, since_id)
             withdrawn = _withdrawn(db, run, since_id, upto_id)
-            found = Suspect(run, since_id, upto_id, delivered, withdrawn, json.loads(seen or "{}"))
-            return found, now
+            known = json.loads(seen or "{}")
+            return Suspect(run, since_id, upto_id, delivered, withdrawn, known), now
     (next_due,) = db.execute("SELECT min(due_at) FROM suspects WHERE due_at > ?", (now,)).fetchone()
     return None, next_due
 
@@ -64,6 +64,14 @@ def note(db: sqlite3.Connection, delivered: Collection[tuple[Run, Sequence[int]]
         db.execute(
             "UPDATE suspects SET seen = ? WHERE workflow_run_id = ?", (json.dumps(seen), run_id)
         )
+
+
+def put_off(db: sqlite3.Connection, suspect: Suspect, due_at: float) -> None:
+    """It could not be read back: others have their turn before it is tried again."""
+    db.execute(
+        "UPDATE suspects SET due_at = max(due_at, ?) WHERE workflow_run_id = ?",
+        (due_at, suspect.run),
+    )
 
 
 def clear(db: sqlite3.Connection, suspect: Suspect) -> None:

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from stage import TIMEOUT_S, Stage, Vendor, on_stage, virtually
+from stage import CAP_S, TIMEOUT_S, Stage, Vendor, on_stage, virtually
 
 from syncd import log
-from syncd.core.answer import NoReply
+from syncd.core.answer import NoReply, Reply
 
 LOST = NoReply("timeout", "no answer", ambiguous=True)
 READ = b"{}"
@@ -66,5 +66,36 @@ def test_an_object_that_was_set_back_is_mended(tmp_path: Path) -> None:
         sent = [json.loads(body) for _, _, body, _ in vendor.requests if body != READ]
         assert [one["metadata"]["doc"]["v"] for one in sent] == [1, 1, 2, 1, 2]
         assert vendor.runs["run"]["metadata"] == {"doc": {"v": 2}}
+
+    virtually(play())
+
+
+def test_a_run_that_cannot_be_read_back_does_not_keep_others_from_it(tmp_path: Path) -> None:
+
+    async def play() -> None:
+        vendor = Vendor()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            cursed = ["cursed 1", "cursed 2", "cursed 3"]
+            runs = [*cursed, "run"]
+            vendor.otherwise = LOST
+            stage.insert([(run, None, '{"v":1}') for run in runs])
+            while len({run for _, run, _, _ in vendor.requests}) < len(runs):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            vendor.otherwise = None
+            await stage.delivered(len(runs), within_s=2 * TIMEOUT_S)
+            stage.insert([(run, None, '{"v":2}') for run in runs])
+            await stage.delivered(2 * len(runs), within_s=TIMEOUT_S)
+
+            vendor.refused = dict.fromkeys(cursed, Reply(500, b"{}"))
+            vendor.runs["run"]["metadata"] = {"v": 1}
+            while vendor.runs["run"]["metadata"] != {"v": 2}:
+                await asyncio.sleep(0.1)
+                assert stage.now < 8 * TIMEOUT_S, "the run has not been looked at"
+            await asyncio.sleep(20 * TIMEOUT_S)
+            stage.insert([("new", None, '{"v":1}')])
+            await stage.delivered(2 * len(runs) + 1, within_s=1.0)
+
+            vendor.refused = {}
+            await stage.drained(within_s=CAP_S)
 
     virtually(play())
