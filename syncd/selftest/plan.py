@@ -48,6 +48,8 @@ class Plan:
     """How long a stop waits for answers."""
     outage: bool
     """For a while, every request fails."""
+    cursed: int
+    """Runs of which every request fails while there is trouble."""
     wrong_token: bool
     """For a while, the credentials are refused."""
     disk_faults: float
@@ -79,6 +81,7 @@ def drawn(seed: int) -> Plan:
         deaths=chance.choice([0, 1, 2, 4]),
         drain_s=chance.choice([0.0, 5.0]),
         outage=chance.random() < 0.2,
+        cursed=random.Random(f"cursed {seed}").choice([0, 0, 0, 0, 0, 1, 2, 5]),
         wrong_token=chance.random() < 0.15,
         disk_faults=chance.choice([0.0, 0.0, 0.01]),
         rude=chance.choice([0, 0, 0, 2]),

@@ -78,6 +78,7 @@ class Vendor:
         self.faulty = True
         self.outage = False
         self.wrong_token = False
+        self._cursed = frozenset(f"run_{number}" for number in range(plan.cursed))
         self._arrivals: deque[float] = deque()
         self._rates: deque[tuple[float, float]] = deque([(-math.inf, plan.rate)])
         """What the account may send a second, and since when; the last is in force."""
@@ -135,7 +136,7 @@ class Vendor:
         deaths = self._deaths
         await asyncio.sleep(0.02 + chance.uniform(0, JITTER_S))
         over = self._over_limit(loop.time())
-        fault = self._fault()
+        fault = self._fault(run_id)
         self._trace(f"{loop.time():.4f} {run_id} {body!r} {fault} {over}")
         if over:
             self.refused_by_limit += 1
@@ -160,13 +161,15 @@ class Vendor:
             self._rates.popleft()
         return len(self._arrivals) > max(rate for _, rate in self._rates)
 
-    def _fault(self) -> str:
+    def _fault(self, run_id: str) -> str:
         if self.wrong_token:
             return "401"
         if self.outage:
             return self._chance.choice(["5xx", "timeout", "refused"])
         if not self.faulty:
             return ""
+        if run_id in self._cursed:
+            return "cursed"
         now = asyncio.get_running_loop().time()
         if now < self._cross_until and self._chance.random() < 0.7:
             return "429"
@@ -209,7 +212,7 @@ class Vendor:
                 return Reply(200, b'{"object":"workflow_run","id":"another","metadata":{}}')
             case "401":
                 return Reply(401, b'{"success":false,"error":"bad token"}')
-            case "5xx":
+            case "5xx" | "cursed":
                 return Reply(chance.choice([500, 502, 503, 504, 520]), b"down")
             case _:
                 return self._later(fault)

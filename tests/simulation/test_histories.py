@@ -21,16 +21,25 @@ HIDDEN_FOR = 2000  # seeds after which a planted bug counts as missed
 SEEN_AT = {
     "call_a_cut_drain_clean": (568,),
     "do_not_see_a_step_while_nobody_runs": (81, 109),
-    "forget_an_unclean_stop": (112, 131),
+    "forget_an_unclean_stop": (152, 173),
     "never_break": (89, 971),
     "shorten_the_silence": (33, 148),
-    "sleep_through_lost_wakes": (48, 63),
-    "try_again_at_once": (43, 117),
+    "sleep_through_lost_wakes": (48, 86),
+    "try_again_at_once": (47, 43),
 }
 
 # What besides the vendor's faults must have happened, or nothing of it is proved.
 HAPPENINGS = (
-    *("outage", "wrong_token", "401", "late after a kill", "clock step", "reload", "pause"),
+    *(
+        "outage",
+        "cursed",
+        "wrong_token",
+        "401",
+        "late after a kill",
+        "clock step",
+        "reload",
+        "pause",
+    ),
     *("retry", "discard", "hold", "release", "rows by SQL", "locked by a producer"),
     *("database is locked", "disk I/O error", "database or disk is full"),
     *("killed at its start", "killed at its stop", "clock step while nobody runs", "boot"),
