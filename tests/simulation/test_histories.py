@@ -21,11 +21,12 @@ HIDDEN_FOR = 2000  # seeds after which a planted bug counts as missed
 SEEN_AT = {
     "call_a_cut_drain_clean": (568,),
     "do_not_see_a_step_while_nobody_runs": (81, 109),
-    "forget_an_unclean_stop": (152, 173),
+    "drop_the_fence": (112, 152),
+    "forget_an_unclean_stop": (112, 152),
     "never_break": (89, 971),
     "shorten_the_silence": (33, 148),
-    "sleep_through_lost_wakes": (48, 86),
-    "try_again_at_once": (47, 43),
+    "sleep_through_lost_wakes": (48, 63),
+    "try_again_at_once": (43, 59),
 }
 
 # What besides the vendor's faults must have happened, or nothing of it is proved.
