@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 
 import structlog
 
@@ -32,16 +31,12 @@ from syncd.status import Status
 from syncd.store import Store, StoreUnavailable
 from syncd.store.facts import PAUSED, STOPPED, fact
 from syncd.store.schema import BUSY_TIMEOUT_S
+from syncd.upkeep import keep_time, sweep
 
 logger = structlog.get_logger()
 
-SWEEP_EVERY_S = 3600.0
-SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
 LOOK_S = 5.0  # the database has that long to say how things stand
 CLOSE_S = 10.0  # after the drain; whatever still hangs then is left as after a kill
-CLOCK_EVERY_S = 10.0
-CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
-DAY_S = 86_400.0
 WATCH_AGAIN_S = 1.0
 
 
@@ -115,8 +110,8 @@ class Daemon:
                         self._watch(),
                         self._intake.run(),
                         self._fence.run(),
-                        self._sweep(),
-                        self._keep_time(),
+                        sweep(self._store, self._wall, lambda: self._config.store.retention_days),
+                        keep_time(self._store, self._wall, self._relay.wake),
                         self._summarise(),
                         self._announce(),
                     )
@@ -268,37 +263,6 @@ class Daemon:
             except StoreUnavailable as error:
                 logger.warning("store.unavailable", doing="watch", error=str(error))
                 await asyncio.sleep(WATCH_AGAIN_S)
-
-    async def _sweep(self) -> None:
-        """Forget old patches, a little at a time."""
-        after_id = 0
-        while True:
-            before = self._wall() - self._config.store.retention_days * DAY_S
-            try:
-                swept = await self._store.sweep(after_id, before)
-            except StoreUnavailable as error:
-                logger.warning("store.unavailable", doing="sweep", error=str(error))
-                await asyncio.sleep(SWEEP_EVERY_S)
-                continue
-            after_id = swept.upto_id
-            await asyncio.sleep(SWEEP_EVERY_S if swept.done else SWEEP_STEP_S)
-
-    async def _keep_time(self) -> None:
-        """Follow a stepped system clock, and take the instants on disk along."""
-        while True:
-            await asyncio.sleep(CLOCK_EVERY_S)
-            step_s = self._wall.stepped()
-            if abs(step_s) < CLOCK_STEP_S:
-                continue
-            try:
-                await self._store.move_instants(
-                    self._wall.booted_at + step_s, partial(self._wall.follow, step_s)
-                )
-            except StoreUnavailable as error:
-                logger.warning("store.unavailable", doing="keep_time", error=str(error))
-                continue
-            self._relay.wake()
-            logger.warning("daemon.clock_stepped", by_s=round(step_s, 1))
 
     async def _summarise(self) -> None:
         while True:

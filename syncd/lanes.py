@@ -105,9 +105,9 @@ class Lanes:
                 self._schedule.add([lane])
 
     @property
-    def has_fresh(self) -> bool:
+    def has_newcomer(self) -> bool:
         """Whether one that may go has not failed yet."""
-        return self._schedule.has_fresh
+        return self._schedule.has_newcomer
 
     def reserve(self, run: str) -> bool:
         """Keep a run busy for another purpose, until `let_go`. False if it is busy already."""

@@ -204,7 +204,7 @@ class Relay:
             self.figures.works(self._step[1])
             if self._gate.down and (wait_s := self._gate.wait_s) > 0:
                 # Whoever waits in line at the gate does not see who comes, and may be news.
-                if not (self._gate.doubtful and self._lanes.has_fresh):
+                if not (self._gate.doubtful and self._lanes.has_newcomer):
                     await self._lanes.rest(wait_s)
                     continue
                 self._gate.hurry()
@@ -229,18 +229,18 @@ class Relay:
             else self._lanes.take(slots)
         )
         late = False
-        if lane is not None and lane.more and not lane.fresh:
+        if lane is not None and lane.more and not lane.read_anew:
             before = asyncio.get_running_loop().time()
             await self._lanes.refresh(lane)
             took = asyncio.get_running_loop().time() - before
             # Read anew once is enough: a slow disk must not keep a busy lane waiting for ever.
-            lane.fresh = late = took > PROMPT_S or self._gate.shut
+            lane.read_anew = late = took > PROMPT_S or self._gate.shut
         if lane is None or not lane.waiting or late:
             if lane is not None:
                 self._lanes.give_back(lane)
             self._gate.give_back(probe=probe)
             return
-        lane.fresh = False
+        lane.read_anew = False
         request = request_of(lane, folding=self.policy.fold)
         began = asyncio.get_running_loop().time()
         if request is None:

@@ -31,8 +31,8 @@ class Lane:
     """Patches up to this id go one by one: a fold of them was refused."""
     more: bool = False
     """The outbox has, or may have, patches of this run beyond those held."""
-    fresh: bool = False
-    """It was read anew a moment ago: it may go as it is, even if more has come since."""
+    read_anew: bool = False
+    """A moment ago: it may go as it is, even if more has come since."""
 
 
 @dataclass(slots=True)
@@ -138,7 +138,7 @@ class Schedule:
         return self.ready - len(self._failing_ready)
 
     @property
-    def has_fresh(self) -> bool:
+    def has_newcomer(self) -> bool:
         """Whether one of them has not failed yet."""
         return any(not lane.failures for lane in self._all_ready())
 
@@ -155,7 +155,7 @@ class Schedule:
         self._failing.clear()
         self._failing_ready.clear()
         for lane in self._held.values():
-            lane.more, lane.fresh = True, False
+            lane.more, lane.read_anew = True, False
 
     def _all_ready(self) -> Iterator[Lane]:
         return (lane for run, lane in self._held.items() if run not in self._busy)

@@ -12,7 +12,6 @@ from syncd.store import ahead, plan, read
 from syncd.store.read import Row, at_once, instant
 
 NAMED = 10  # older patches that are named
-COUNTED = 1_000_000  # rows of an index that are counted
 PARKED = 10_000  # dead, held and discarded patches of a run that are counted
 OWN_REQUESTS = 50  # of one run that are made up, to see which of them carries the patch
 CHAIN = 1000  # delivered patches of one run that are looked at
@@ -124,7 +123,7 @@ def _older(
     ids = tuple(row[0] for row in named)
     if len(ids) < NAMED:
         return ids, len(ids)
-    counted = db.execute(f"SELECT count(*) FROM (SELECT 1 {before} LIMIT {COUNTED})", given)
+    counted = db.execute(f"SELECT count(*) FROM (SELECT 1 {before} LIMIT {ahead.COUNTED})", given)
     return ids, int(counted.fetchone()[0])
 
 
@@ -157,7 +156,7 @@ def _run(db: sqlite3.Connection, run: str) -> Row:
     (waiting,) = db.execute(
         "SELECT count(*) FROM (SELECT 1 FROM outbox"
         "   WHERE stretch IN stretches AND workflow_run_id = ? AND state = 'pending'"
-        f"  LIMIT {COUNTED})",
+        f"  LIMIT {ahead.COUNTED})",
         (run,),
     ).fetchone()
     apart = dict(

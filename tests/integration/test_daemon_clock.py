@@ -11,7 +11,7 @@ import pytest
 from processes import environment
 from stores import rows
 
-from syncd import daemon
+from syncd import daemon, upkeep
 from syncd.clock import Wall
 from syncd.config import load, locate
 from syncd.store import Store
@@ -36,7 +36,7 @@ async def test_a_daemon_takes_instants_on_disk_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float
 ) -> None:
     """Silence that the vendor asked for lasts as long as it was asked for, over a restart too."""
-    monkeypatch.setattr(daemon, "CLOCK_EVERY_S", 0.01)
+    monkeypatch.setattr(upkeep, "CLOCK_EVERY_S", 0.01)
     environ = environment(
         tmp_path, SYNCD_API__TOKEN="a-token-of-nobody", SYNCD_API__BASE_URL="http://127.0.0.1:9"
     )

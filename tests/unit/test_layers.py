@@ -13,7 +13,7 @@ PURE = {"core", "errors"}
 ADAPTERS = {
     *("api", "clock", "gate", "notify", "log", "metrics", "process", "spool", "formats", "store"),
 }
-SERVICES = {"intake", "relay", "fence", "lanes", "settler", "status", "control"}
+SERVICES = {"intake", "relay", "fence", "lanes", "settler", "status", "control", "upkeep"}
 
 # What stands at the top of syncd/, and what each may import from there besides itself. An arrow
 # goes down or not at all: cli, daemon, services, adapters, core. `sandbox` is the vendor's side and
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lanes": {"store", *PURE},
     "settler": {"store", *PURE},
     "status": {"relay", "gate", "spool", "store", *PURE},
+    "upkeep": {"clock", "store", *PURE},
     "control": {"relay", "spool", "formats", "gate", "store", *PURE},
     **dict.fromkeys(ADAPTERS, PURE),
     "config": PURE,

@@ -1,0 +1,49 @@
+"""Upkeep: what a daemon does now and then, beside its work. Each is a task until cancelled."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from syncd.clock import Wall
+from syncd.store import Store, StoreUnavailable
+
+log = structlog.get_logger()
+
+SWEEP_EVERY_S = 3600.0
+SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
+CLOCK_EVERY_S = 10.0
+CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
+DAY_S = 86_400.0
+
+
+async def sweep(store: Store, wall: Wall, retention_days: Callable[[], float]) -> None:
+    """Forget patches that are older than that, a little at a time."""
+    after_id = 0
+    while True:
+        before = wall() - retention_days() * DAY_S
+        try:
+            swept = await store.sweep(after_id, before)
+        except StoreUnavailable as error:
+            log.warning("store.unavailable", doing="sweep", error=str(error))
+            await asyncio.sleep(SWEEP_EVERY_S)
+            continue
+        after_id = swept.upto_id
+        await asyncio.sleep(SWEEP_EVERY_S if swept.done else SWEEP_STEP_S)
+
+
+async def keep_time(store: Store, wall: Wall, wake: Callable[[], None]) -> None:
+    """Follow a stepped system clock, and take the instants on disk along."""
+    while True:
+        await asyncio.sleep(CLOCK_EVERY_S)
+        step_s = wall.stepped()
+        if abs(step_s) < CLOCK_STEP_S:
+            continue
+        try:
+            await store.move_instants(wall.booted_at + step_s, partial(wall.follow, step_s))
+        except StoreUnavailable as error:
+            log.warning("store.unavailable", doing="keep_time", error=str(error))
+            continue
+        wake()
+        log.warning("daemon.clock_stepped", by_s=round(step_s, 1))
