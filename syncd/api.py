@@ -104,7 +104,7 @@ class Api:
             connection, protocol = await self._connected()
             try:
                 cut = _Cut(self._loop, deadline, protocol)
-                answer = await _exchange(protocol, request)
+                answer = await _exchange(protocol, request, cut)
             except BaseException:
                 connection.close()
                 raise
@@ -181,12 +181,18 @@ class _Cut:
     ) -> None:
         self.made = False
         self._protocol = protocol
+        self.content: aiohttp.StreamReader | None = None
+        """The body, once its head is here."""
         self._timer = loop.call_at(deadline, self._make)
 
     def _make(self) -> None:
         self.made = True
         if self._protocol.transport is not None:
             self._protocol.transport.abort()
+        # After a chunk that is none aiohttp has closed the connection, and told nobody who reads.
+        self._protocol.set_exception(TimeoutError())
+        if self.content is not None:
+            self.content.set_exception(TimeoutError())
 
     def cancel(self) -> None:
         """The answer is here, or nobody waits for it any more."""
@@ -217,7 +223,7 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-async def _exchange(protocol: ResponseHandler, request: bytes) -> Reply | NoReply:
+async def _exchange(protocol: ResponseHandler, request: bytes, cut: _Cut) -> Reply | NoReply:
     """Send a request on a connection that is nobody else's, and read the answer to its end.
 
     After a NoReply or an error the connection is of no more use.
@@ -232,6 +238,7 @@ async def _exchange(protocol: ResponseHandler, request: bytes) -> Reply | NoRepl
     if 300 <= head.code < 400:
         message = f"HTTP {head.code}: redirects are refused: check api.base_url"
         return NoReply("redirect", message, ambiguous=False)
+    cut.content = content
     body = await _bounded(content)
     if body is None:
         message = f"an answer of over {MAX_ANSWER_BYTES} bytes"

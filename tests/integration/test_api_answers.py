@@ -244,3 +244,22 @@ async def test_bytes_of_a_header_that_are_no_text_can_be_written_down() -> None:
     for text in (reply.request_id, reply.retry_after, reply.date):
         assert text is not None
         assert text.encode()
+
+
+async def test_a_chunk_that_is_none_ends_with_the_timeout() -> None:
+    """Its head and a good chunk have arrived before: nobody else would end the wait."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.1)  # so that the rest comes apart
+        writer.write(b"zz\r\n")
+        await writer.drain()
+        await reader.read()
+
+    async with talking(talk) as url, client(url, timeout_s=0.5) as api, asyncio.timeout(5.0):
+        answer = await api.update("run", b"{}")
+
+    assert isinstance(answer, NoReply)
+    assert answer.ambiguous
