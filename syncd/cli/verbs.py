@@ -152,7 +152,10 @@ def _refusal(to: Door, patch_id: int) -> str | None:
 def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:
     yield f"{_DONE[verb]} {many(touched['touched'], 'patch')}"
     if touched["in_flight"]:
-        yield f"{many(touched['in_flight'], 'patch')} left alone: in flight now; try again"
+        yield (
+            f"{many(touched['in_flight'], 'patch')} left alone:"
+            " in flight now, or newer ones with the same keys are; try again"
+        )
     if touched["superseded"]:
         yield (
             f"{many(touched['superseded'], 'patch')} discarded instead:"

@@ -34,7 +34,7 @@ class Touched:
 
     touched: int = 0
     in_flight: int = 0
-    """Left alone, because a request with them is out."""
+    """Left alone, because a request is out with them, or with a newer patch of the same keys."""
     superseded: int = 0
     """Discarded instead: newer patches have set all that they would."""
     unclear: int = 0
@@ -183,6 +183,9 @@ def _give_back(
     if newer is not None:
         try:
             own = keys_of(name, metadata)
+            if own & newer.keys_in_flight(row):  # set by it, or refused: nobody knows yet
+                touched.in_flight += 1
+                return
             set_since = own & newer.keys_since(row)
         except ValueError:  # what it would undo cannot be told: it goes by `force` only
             touched.unclear += 1
@@ -202,7 +205,7 @@ def _give_back(
 
 
 class _Newer:
-    """What newer patches of a run have set, or are setting now.
+    """What newer patches of a run have set, and what they are setting now.
 
     Newer ones that still wait do not count: they will go after the one that is asked about. The
     delivered ones of a run are a chain, which is walked once for all of them: ask about the
@@ -228,15 +231,10 @@ class _Newer:
             keys |= keys_of(newer[0], newer[1]) - frozenset(json.loads(newer[2] or "[]"))
             following = newer[3]
         self._walks[row.run] = following, keys
-        return frozenset(keys) | self._going(row)
+        return frozenset(keys)
 
-    def _head(self, run: str) -> int | None:
-        head = self._db.execute(
-            "SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?", (run,)
-        ).fetchone()
-        return head[0] if head else None
-
-    def _going(self, row: _Row) -> frozenset[str]:
+    def keys_in_flight(self, row: _Row) -> frozenset[str]:
+        """Raises ValueError where they cannot be told."""
         keys: set[str] = set()
         for patch_id in self._in_flight:
             if patch_id <= row.id:
@@ -248,6 +246,12 @@ class _Newer:
             if newer is not None:
                 keys |= keys_of(*newer)
         return frozenset(keys)
+
+    def _head(self, run: str) -> int | None:
+        head = self._db.execute(
+            "SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?", (run,)
+        ).fetchone()
+        return head[0] if head else None
 
 
 def _move(

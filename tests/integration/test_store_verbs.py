@@ -306,13 +306,25 @@ async def test_newer_patches_that_wait_do_not_count_because_they_go_after_it(sto
     assert [patch.id for patch in lane.waiting] == [1, 2]
 
 
-async def test_newer_patches_in_flight_count_because_they_may_arrive_first(store: Store) -> None:
-    await fill(store, ("r", '{"a":1,"b":1}'), ("r", '{"a":2}'))
+@pytest.mark.parametrize("metadata", ['{"a":1,"b":1}', '{"a":1}'])
+async def test_a_patch_waits_for_newer_ones_in_flight_as_nobody_knows_what_they_set(
+    store: Store, metadata: str
+) -> None:
+    await fill(store, ("r", metadata), ("r", '{"a":2}'))
     await park(store, 1)
 
-    touched = await store.operate("retry", ids(1), in_flight={2})
+    assert await operate(store, "retry", ids(1), in_flight={2}) == (0, 1)
 
-    assert touched.left_out == {1: ["a"]}
+    await park(store, 2)  # it was refused
+    touched = await store.operate("retry", ids(1), in_flight=())
+    assert (touched.touched, touched.left_out, touched.superseded) == (1, {}, 0)
+
+
+async def test_newer_patches_in_flight_with_other_keys_do_not_count(store: Store) -> None:
+    await fill(store, ("r", '{"a":1}'), ("r", '{"b":2}'))
+    await park(store, 1)
+
+    assert await operate(store, "retry", ids(1), in_flight={2}) == (1, 0)
 
 
 async def test_what_a_newer_patch_left_out_itself_does_not_count(store: Store) -> None:
