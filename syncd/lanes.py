@@ -156,17 +156,19 @@ class Lanes:
             if wait == SLOW_LOOK_S:
                 self.look_again()
 
-    async def refresh(self, lane: Lane) -> None:
-        """Give a busy lane what has arrived for it since it was read."""
+    async def refresh(self, lane: Lane) -> bool:
+        """Give a busy lane what the outbox has of it now. False if that cannot be read."""
         lane.more = False  # what is met while reading sets it again
         try:
             fresh = await self._store.lane(lane.run)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            log.error("store.unavailable", doing="lane", error=str(error))
             lane.more = True
-            return
+            return False
         lane.waiting = fresh.waiting if fresh else []
         lane.more = lane.more or (fresh is not None and fresh.more)
         lane.priority = fresh.priority if fresh else lane.priority
+        return True
 
     def _room_for_failing(self, slots: int) -> bool:
         return self._schedule.failing_busy < max(1, slots // FAILING_SHARE)

@@ -231,7 +231,12 @@ class Relay:
         late = False
         if lane is not None and lane.more and not lane.read_anew:
             before = asyncio.get_running_loop().time()
-            await self._lanes.refresh(lane)
+            if not await self._lanes.refresh(lane):
+                # As it was read before, it may hold what an operator has taken back since.
+                self._lanes.give_back(lane)
+                self._gate.give_back(probe=probe)
+                await asyncio.sleep(STORE_RETRY_S)
+                return
             took = asyncio.get_running_loop().time() - before
             # Read anew once is enough: a slow disk must not keep a busy lane waiting for ever.
             lane.read_anew = late = took > PROMPT_S or self._gate.shut
