@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -162,10 +163,32 @@ def _settle_in(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA journal_size_limit = {64 << 20}")
     for number, script in _migrations():
         if number > found:
-            # executescript() commits first, so the script carries its own BEGIN.
-            db.executescript(
-                f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
-            )
+            _migrate(db, number, script)
+
+
+def _migrate(db: sqlite3.Connection, number: int, script: str) -> None:
+    """Take the schema to a version, unless somebody else has done so meanwhile."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if _version(db) < number:
+            for statement in _statements(script):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {number}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: `executescript` would commit what was begun before it."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _migrations() -> list[tuple[int, str]]:

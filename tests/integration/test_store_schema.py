@@ -4,8 +4,10 @@ import hashlib
 import os
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -200,6 +202,22 @@ def test_an_empty_file_is_made_a_database(tmp_path: Path) -> None:
 
     with closing(open_writer(path)) as db:
         assert db.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("attempt", range(8))
+def test_first_opens_at_once_make_one_database(tmp_path: Path, attempt: int) -> None:
+    openers, path = 6, tmp_path / "syncd.db"
+    together = Barrier(openers)
+
+    def open_it() -> int:
+        together.wait()
+        with closing(open_writer(path)) as db:
+            return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+    with ThreadPoolExecutor(openers) as threads:
+        opened = [threads.submit(open_it) for _ in range(openers)]
+
+    assert [one.result() for one in opened] == [schema.newest()] * openers
 
 
 def test_a_migration_that_was_cut_off_is_done_again_whole(
