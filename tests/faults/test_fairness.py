@@ -24,13 +24,19 @@ def rows(name: str, count: int) -> list[Row]:
     return [(f"{name}_{n}", None, '{"k":1}') for n in range(count)]
 
 
+def refusing(bad: int) -> Vendor:
+    """A vendor that can serve no run called bad."""
+    vendor = Vendor()
+    vendor.refused = {run: FAILS for run, _, _ in rows("bad", bad)}
+    return vendor
+
+
 @pytest.mark.parametrize("bad", [1, 3, 6, 12, 40])
 def test_runs_that_have_failed_for_an_hour_keep_no_new_one_waiting(
     tmp_path: Path, bad: int
 ) -> None:
     async def play() -> None:
-        vendor = Vendor()
-        vendor.refused = {run: FAILS for run, _, _ in rows("bad", bad)}
+        vendor = refusing(bad)
         async with on_stage(tmp_path / "syncd.db", vendor) as stage:
             stage.insert(rows("bad", bad))
             await asyncio.sleep(4 * HOUR_S)
@@ -50,8 +56,7 @@ def test_runs_that_cannot_be_served_do_not_hold_up_those_behind_them(
     """All of them are new, and first in line: to whoever sends, the service is down."""
 
     async def play() -> None:
-        vendor = Vendor()
-        vendor.refused = {run: FAILS for run, _, _ in rows("bad", bad)}
+        vendor = refusing(bad)
         async with on_stage(tmp_path / "syncd.db", vendor) as stage:
             stage.insert(rows("bad", bad) + rows("good", 20))
             await stage.delivered(20, within_s=30.0 + bad)
