@@ -19,13 +19,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from syncd import __version__
-from syncd.core.answer import NoReply, Reply
+from syncd.core.answer import NoReply, NotSent, Reply
 
 MAX_ANSWER_BYTES = 16 << 20
 KEEPALIVE_S = 15.0
 
 
-Connected = Callable[[float], Awaitable[None]]
+Connected = Callable[[float], Awaitable[bool]]
 """Is told how many seconds it took to connect."""
 
 
@@ -78,7 +78,8 @@ class Api:
     ) -> Self:
         """A client whose `close` must be awaited. `token` is asked before every request.
 
-        `connected` is awaited between a new connection and the first request on it.
+        `connected` is awaited between a new connection and the first request on it, with the
+        seconds that it took to connect; False from it, and nothing is sent.
         """
         # The gate's window bounds what is in flight; a second bound would hide it.
         connector = _Connector(connected, limit=0, keepalive_timeout=KEEPALIVE_S)
@@ -88,15 +89,15 @@ class Api:
         """Drop all connections."""
         await self._connector.close()
 
-    async def update(self, run_id: str, body: bytes) -> Reply | NoReply:
+    async def update(self, run_id: str, body: bytes) -> Reply | NoReply | NotSent:
         """POST a patch to a run."""
         return await self._ask("POST", run_id, body)
 
-    async def retrieve(self, run_id: str) -> Reply | NoReply:
+    async def retrieve(self, run_id: str) -> Reply | NoReply | NotSent:
         """GET a run."""
         return await self._ask("GET", run_id, None)
 
-    async def _ask(self, method: str, run_id: str, body: bytes | None) -> Reply | NoReply:
+    async def _ask(self, method: str, run_id: str, body: bytes | None) -> Reply | NoReply | NotSent:
         deadline, cut = self._loop.time() + self._timeout_s, None
         try:
             credentials = self._current_credentials()
@@ -117,6 +118,8 @@ class Api:
             connection.release()
             # Where only the end of the connection ends an answer, the cut has ended it too soon.
             return _timed_out(self._timeout_s) if cut.made else credentials.removed_from(answer)
+        except _Shut:
+            return NotSent()
         except (
             TimeoutError,
             aiohttp.ClientError,
@@ -199,6 +202,10 @@ class _Cut:
         self._timer.cancel()
 
 
+class _Shut(Exception):
+    """It is connected, and must not send."""
+
+
 class _Connector(aiohttp.TCPConnector):
     """Tells of each new connection before the request goes out on it.
 
@@ -216,7 +223,8 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super()._create_connection(*asked)
         if self._told is not None:
             try:
-                await self._told(loop.time() - began)
+                if not await self._told(loop.time() - began):
+                    raise _Shut
             except BaseException:
                 connection.close()
                 raise

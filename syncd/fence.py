@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from syncd.core.answer import NoReply, Reply
+from syncd.core.answer import NoReply, NotSent, Reply
 from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
 from syncd.core.suspect import Suspect, at_risk, fell_back
 from syncd.gate import Gate
@@ -24,7 +24,7 @@ RETRY_S = 5.0
 class Reader(Protocol):
     """What the fence needs of the vendor's API."""
 
-    async def retrieve(self, run_id: str) -> Reply | NoReply:
+    async def retrieve(self, run_id: str) -> Reply | NoReply | NotSent:
         """GET the run."""
 
 
@@ -87,6 +87,9 @@ class Fence:
             spacing_s = 1.0 / (SHARE * self._gate.figures().rate_per_s)
             self._may_read_at = asyncio.get_running_loop().time() + spacing_s
             answer = await self._reader.retrieve(suspect.run)
+            if isinstance(answer, NotSent):
+                self._gate.give_back(probe=probe)
+                return False
             outcome = classify(answer, suspect.run, self._wall())
             # A request to it has failed before, or it were not suspect: that is no outage's voice.
             if self._gate.leave(suspect.run, outcome, probe=probe, again=True):

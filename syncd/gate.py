@@ -107,21 +107,21 @@ class Gate:
         async with self._line:
             return await self._pass()
 
-    async def connected(self, took_s: float) -> None:
+    async def connected(self, took_s: float) -> bool:
         """A request that is counted as gone had to connect first: it goes when this returns.
 
         The vendor counts what arrives, and on open connections others have arrived meanwhile: if it
-        took long, the request waits for a new place in the pace. The old one is lost.
+        took long, the request waits for a new place in the pace. The old one is lost. False if it
+        must not go any more, because the gate was shut meanwhile.
         """
-        if took_s <= PROMPT_S or pace.spacing_s(self._pace) > 1.0:
-            return
-        now = self._clock()
-        at = max(now, self._pace.due)
-        self._pace = pace.sent(self._pace, at)
-        await asyncio.sleep(at - now)
+        if took_s > PROMPT_S:
+            now = self._clock()
+            self._pace, at = pace.late(self._pace, now, took_s)
+            await asyncio.sleep(at - now)
+        return not self.shut
 
     def give_back(self, *, probe: bool) -> None:
-        """The entry was not used. Its place in the pace is lost, which costs a moment."""
+        """The entry was not used: nothing was sent. Its place in the pace is lost."""
         self._in_flight -= 1
         if probe:
             self._breaker = breaker.given_back(self._breaker)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from syncd.core.answer import NoReply, Reply
+from syncd.core.answer import NoReply, NotSent, Reply
 from syncd.core.figures import Figures
 from syncd.core.fold import Fold
 from syncd.core.liveness import Standing, Waits
@@ -42,7 +42,7 @@ STORE_RETRY_S = 1.0
 class Transport(Protocol):
     """What the relay needs of the vendor's API. Cancelling abandons the request."""
 
-    async def update(self, run_id: str, body: bytes) -> Reply | NoReply:
+    async def update(self, run_id: str, body: bytes) -> Reply | NoReply | NotSent:
         """POST the body to the run."""
 
 
@@ -266,6 +266,10 @@ class Relay:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         answer = await self._transport.update(lane.run, request.body)
+        if isinstance(answer, NotSent):
+            self._gate.give_back(probe=probe)
+            self._give_back(lane)
+            return
         now = loop.time()
         self.figures.answered(now - sent_at, now)
         outcome = classify(answer, lane.run, self._wall())

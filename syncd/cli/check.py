@@ -18,7 +18,7 @@ from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.config import read_token
 from syncd.config.keys import HOSTS
-from syncd.core.answer import NoReply, Reply, error_in
+from syncd.core.answer import NoReply, NotSent, Reply, error_in
 from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
 from syncd.errors import ConfigError, CredentialsError, SyncdError
 
@@ -245,6 +245,8 @@ async def _ask(to: Door, token: Callable[[], str]) -> Reply | NoReply:
         Endpoint(api.url, api.version_header, api.workspace_id or None, api.timeout_s), token
     )
     try:
-        return await client.retrieve(NO_RUN)
+        answer = await client.retrieve(NO_RUN)
+        assert not isinstance(answer, NotSent)  # nothing here shuts a gate
+        return answer
     finally:
         await client.close()

@@ -32,6 +32,11 @@ class NoReply:
     """Whether the request may have reached the vendor, and may have been applied."""
 
 
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Nothing was sent: while the request connected, the gate was shut."""
+
+
 # As with patches: a frozen dataclass takes five times as long to make.
 class Run(msgspec.Struct, frozen=True, gc=False):
     """A WorkflowRun as the vendor sent it, with what is searched for beside it."""

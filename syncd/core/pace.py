@@ -49,6 +49,18 @@ def sent(pace: Pace, now: float) -> Pace:
     return Pace(pace.limit, pace.rate, due, pace.raised_at)  # a third of what `replace` costs
 
 
+def late(pace: Pace, now: float, by_s: float) -> tuple[Pace, float]:
+    """The pace when the request that was to leave `by_s` seconds ago has not left yet, and the
+    instant at which it may.
+
+    If nobody has left since, that is now, and the next one a whole space later.
+    """
+    if pace.due - spacing_s(pace) <= now - by_s:
+        return replace(pace, due=max(pace.due, now + spacing_s(pace))), now
+    at = max(now, pace.due)
+    return sent(pace, at), at
+
+
 def refused(pace: Pace, now: float, frozen_s: float) -> Pace:
     """The server counted too many: slow down, and stay so for `frozen_s` seconds.
 

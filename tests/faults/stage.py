@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from asyncio_throttle.throttler import Throttler
 
-from syncd.core.answer import NoReply, Reply
+from syncd.core.answer import NoReply, NotSent, Reply
 from syncd.core.settlement import Patience
 from syncd.fence import Fence
 from syncd.gate import Gate, Limits
@@ -26,7 +26,7 @@ from syncd.store import Store
 
 T = TypeVar("T")
 Row = tuple[str, str | None, str | None]
-Answer = Reply | NoReply
+Answer = Reply | NoReply | NotSent
 
 BASE_S, CAP_S, TIMEOUT_S = 1.0, 300.0, 30.0  # as shipped
 

@@ -14,7 +14,7 @@ from speaking import TOKEN, client, recording, talking
 
 from syncd import __version__
 from syncd.api import Api, Endpoint
-from syncd.core.answer import NoReply, Reply, run_in
+from syncd.core.answer import NoReply, NotSent, Reply, run_in
 
 # What it sends
 
@@ -195,9 +195,10 @@ async def test_whoever_had_to_connect_asks_before_anything_is_sent() -> None:
 
     async with recording() as (url, seen):
 
-        async def connected(took_s: float) -> None:
+        async def connected(took_s: float) -> bool:
             told.append(took_s)
             sent_before.append(len(seen))
+            return True
 
         async with client(url, connected=connected) as it:
             await it.update("a", b"{}")
@@ -208,6 +209,21 @@ async def test_whoever_had_to_connect_asks_before_anything_is_sent() -> None:
     assert len(seen) == 2
 
 
+async def test_whoever_is_told_no_sends_nothing_and_leaves_no_connection_behind() -> None:
+    heard = asyncio.get_running_loop().create_future()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set_result(await reader.read())
+
+    async def connected(took_s: float) -> bool:
+        return False
+
+    async with talking(listen) as url, client(url, connected=connected) as it:
+        async with asyncio.timeout(5.0):
+            assert await it.update("r", b"{}") == NotSent()
+            assert await heard == b""
+
+
 async def test_a_request_that_ends_while_it_asks_leaves_no_connection_behind() -> None:
     heard = asyncio.get_running_loop().create_future()
     asks = asyncio.Event()
@@ -215,9 +231,9 @@ async def test_a_request_that_ends_while_it_asks_leaves_no_connection_behind() -
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.set_result(await reader.read())
 
-    async def connected(took_s: float) -> None:
+    async def connected(took_s: float) -> bool:
         asks.set()
-        await asyncio.get_running_loop().create_future()
+        return await asyncio.get_running_loop().create_future()
 
     async with talking(listen) as url, client(url, connected=connected) as it:
         asking = asyncio.create_task(it.update("r", b"{}"))

@@ -127,7 +127,9 @@ async def test_requests_are_spaced_evenly_and_use_the_limit() -> None:
     assert 100 / (left[-1] - left[0]) >= 0.97 * 10.0
 
 
-@pytest.mark.parametrize(("rate", "connect_s"), [(10, 0.15), (75, 0.15), (10, 1.5)])
+@pytest.mark.parametrize(
+    ("rate", "connect_s"), [(10, 0.15), (75, 0.15), (10, 1.5), (1, 0.5), (1, 1.5)]
+)
 def test_connecting_lets_no_sliding_second_be_too_full(rate: int, connect_s: float) -> None:
     """On a new connection a request arrives late, on an open one at once: never both as one."""
 
@@ -162,11 +164,43 @@ def test_connecting_lets_no_sliding_second_be_too_full(rate: int, connect_s: flo
 
 
 @in_virtual_time
-async def test_where_connecting_is_prompt_or_requests_are_rare_nothing_waits_again() -> None:
-    for gate, took_s in ((a_gate(10.0), 0.004), (a_gate(0.5), 0.15)):
+async def test_where_connecting_is_prompt_or_nobody_has_left_since_nothing_waits_again() -> None:
+    for gate, took_s in ((a_gate(10.0), 0.004), (a_gate(0.5), 0.15), (a_gate(0.5), 1.5)):
         left = await entered(gate)
-        await gate.connected(took_s)
-        assert now() == left
+        await asyncio.sleep(took_s)
+        assert await gate.connected(took_s)
+        assert now() == left + took_s
+
+
+@pytest.mark.parametrize("took_s", [0.001, 0.5])
+@pytest.mark.parametrize("means", ["a pause", "Retry-After", "refused credentials", "failures"])
+def test_who_connects_while_the_gate_is_shut_is_sent_back(means: str, took_s: float) -> None:
+    @in_virtual_time
+    async def test() -> None:
+        gate = a_gate(100.0, 64)
+        await gate.enter()
+        match means:
+            case "a pause":
+                gate.pause()
+            case "Retry-After":
+                await answered(gate, "r", too_fast(30.0))
+            case "refused credentials":
+                await answered(gate, "r", LOCKED_OUT)
+            case _:
+                await shut_by_failures(gate)
+        assert gate.shut
+        assert not await gate.connected(took_s)
+
+    test()
+
+
+@in_virtual_time
+async def test_a_probe_that_connects_may_go() -> None:
+    gate = a_gate(10.0)
+    await gate.enter()
+    gate.leave("r", LOCKED_OUT, probe=False)
+    assert await gate.enter()
+    assert await gate.connected(0.5)
 
 
 @pytest.mark.parametrize(
