@@ -57,8 +57,8 @@ class Fence:
         while True:
             await asyncio.sleep(max(0.0, self._may_read_at - loop.time()))
             try:
-                suspect, next_due_at = await self._store.suspect(self._relay.busy)
-                if suspect is not None and await self._checked(suspect):
+                found, next_due_at = await self._store.suspect(self._relay.busy)
+                if found is not None and await self._checked(found):
                     continue
             except StoreUnavailable as error:
                 log.warning("store.unavailable", doing="fence", error=str(error))
@@ -71,18 +71,22 @@ class Fence:
     def _longest_s(self) -> float:
         return min(LOOK_S, self._relay.policy.patience.suspect_s)
 
-    async def _checked(self, suspect: Suspect) -> bool:
+    async def _checked(self, found: Suspect) -> bool:
         """Settle the suspicion; False if that has to wait."""
-        if not at_risk(suspect):
-            await self._store.clear(suspect)
-            return True
-        if self._gate.down and (wait_s := self._gate.wait_s) > 0:
+        if at_risk(found) and self._gate.down and (wait_s := self._gate.wait_s) > 0:
             # Whoever stands in line there is the next probe: what is to be delivered tells more.
             await asyncio.sleep(min(wait_s, RETRY_S))
             return False
-        async with self._relay.alone_with(suspect.run) as alone:
+        async with self._relay.alone_with(found.run) as alone:
             if not alone:
                 return False
+            # More may have been delivered until the run was kept for this.
+            suspect = await self._store.suspect_of(found.run)
+            if suspect is None:
+                return True
+            if not at_risk(suspect):
+                await self._store.clear(suspect)
+                return True
             probe = await self._gate.enter()
             spacing_s = 1.0 / (SHARE * self._gate.figures().rate_per_s)
             self._may_read_at = asyncio.get_running_loop().time() + spacing_s

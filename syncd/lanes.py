@@ -99,8 +99,11 @@ class Lanes:
 
     async def hold_last(self) -> None:
         """Hold the last in line too, which may be far beyond the lanes that are read ahead."""
+        known = self._cursor
         with suppress(StoreUnavailable):
             lane = await self._store.last_in_line()
+            if self._cursor is not known:
+                return  # an operator has moved the ground meanwhile
             if lane is not None and not lane.troubled:
                 self._schedule.add([lane])
 
@@ -191,7 +194,9 @@ class Lanes:
             log.warning("patch.dead", patches=page.unreadable, reason=UNREADABLE.code)
             await self._store.settle([Dead("", tuple(page.unreadable), UNREADABLE, troubled=False)])
         if page.empty:
+            # What has come for one of them meanwhile was passed by, as that of a run in trouble.
             await self._store.untrouble(page.empty)
+            self.look_again()
         known = self._cursor
         for run, priority in page.arrived.items():
             # A lane may have been let go of while the page was read.

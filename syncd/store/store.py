@@ -205,6 +205,10 @@ class Store:
         """A run that can be checked now, if any; and when the next one is due."""
         return await self._reader.run(lambda db: suspects.due(db, self._wall(), busy))
 
+    async def suspect_of(self, run: str) -> Suspect | None:
+        """The suspicion against a run as it stands now, if it is due."""
+        return await self._reader.run(lambda db: suspects.of(db, run, self._wall()))
+
     async def put_off(self, suspect: Suspect, for_s: float) -> None:
         """It could not be read back."""
         await self._writer.atomic(lambda db: suspects.put_off(db, suspect, self._wall() + for_s))

@@ -29,18 +29,28 @@ def due(
     db: sqlite3.Connection, now: float, busy: Collection[str]
 ) -> tuple[Suspect | None, float | None]:
     """A suspect whose time has come and that is not busy; and when the next one is due."""
-    for run, since_id, upto_id, seen in db.execute(
-        "SELECT workflow_run_id, since_id, upto_id, seen FROM suspects"
-        " WHERE due_at <= ? ORDER BY due_at",
-        (now,),
-    ):
-        if run not in busy:
-            delivered = _delivered_since(db, run, since_id)
-            withdrawn = _withdrawn(db, run, since_id, upto_id)
-            known = json.loads(seen or "{}")
-            return Suspect(run, since_id, upto_id, delivered, withdrawn, known), now
+    for row in db.execute(f"{_DUE} ORDER BY due_at", (now,)):
+        if row[0] not in busy:
+            return _suspect(db, *row), now
     (next_due,) = db.execute("SELECT min(due_at) FROM suspects WHERE due_at > ?", (now,)).fetchone()
     return None, next_due
+
+
+def of(db: sqlite3.Connection, run: str, now: float) -> Suspect | None:
+    """The suspicion against a run as it stands now, if it is due."""
+    row = db.execute(f"{_DUE} AND workflow_run_id = ?", (now, run)).fetchone()
+    return None if row is None else _suspect(db, *row)
+
+
+_DUE = "SELECT workflow_run_id, since_id, upto_id, seen FROM suspects WHERE due_at <= ?"
+
+
+def _suspect(
+    db: sqlite3.Connection, run: str, since_id: int, upto_id: int, seen: str | None
+) -> Suspect:
+    delivered = _delivered_since(db, run, since_id)
+    withdrawn = _withdrawn(db, run, since_id, upto_id)
+    return Suspect(run, since_id, upto_id, delivered, withdrawn, json.loads(seen or "{}"))
 
 
 def note(db: sqlite3.Connection, delivered: Collection[tuple[Run, Sequence[int]]]) -> None:
@@ -130,7 +140,10 @@ def end(db: sqlite3.Connection) -> None:
 def delivered_after_unclean_stop(
     db: sqlite3.Connection, now: float, firsts: Collection[tuple[str, int]]
 ) -> None:
-    """First deliveries (run, oldest patch) while a dead daemon's requests may still be alive."""
+    """First deliveries (run, oldest patch) while a dead daemon's requests may still be alive.
+
+    What an operator has withdrawn may have been in flight too: nobody runs who would know.
+    """
     text = fact(db, UNCLEAN)
     if text is None:
         return
@@ -139,8 +152,14 @@ def delivered_after_unclean_stop(
         set_fact(db, UNCLEAN, None)
         return
     for run, oldest in firsts:
-        if oldest <= unclean["upto_id"]:
-            add(db, run, unclean["until"], oldest, unclean["upto_id"])
+        (withdrawn,) = db.execute(
+            "SELECT min(id) FROM outbox WHERE workflow_run_id = ? AND reason = 'operator'"
+            " AND state IN ('dead', 'held', 'discarded')",
+            (run,),
+        ).fetchone()
+        since_id = min(oldest, withdrawn or oldest)
+        if since_id <= unclean["upto_id"]:
+            add(db, run, unclean["until"], since_id, unclean["upto_id"])
 
 
 def _delivered_since(db: sqlite3.Connection, run: str, since_id: int) -> list[Waiting]:

@@ -2,13 +2,20 @@
 
 import asyncio
 import json
+import random
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stage import CAP_S, TIMEOUT_S, Stage, Vendor, on_stage, virtually
 
 from syncd import log
 from syncd.core.answer import NoReply, Reply
+from syncd.core.suspect import Suspect
+from syncd.selftest.store import Inline, Life
+from syncd.store import Selection, Verb
 
 LOST = NoReply("timeout", "no answer", ambiguous=True)
 READ = b"{}"
@@ -97,5 +104,64 @@ def test_a_run_that_cannot_be_read_back_does_not_keep_others_from_it(tmp_path: P
 
             vendor.refused = {}
             await stage.drained(within_s=CAP_S)
+
+    virtually(play())
+
+
+class SlowlyTold(Inline):
+    """What is read of a suspect is known two seconds later."""
+
+    def __init__(self, db: sqlite3.Connection, reads: asyncio.Event) -> None:
+        super().__init__(db, Life(random.Random(5), 0.0))
+        self._reads = reads
+
+    async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        result = await super().run(work)
+        if isinstance(result, tuple) and isinstance(result[0], Suspect):
+            self._reads.set()
+            await asyncio.sleep(2.0)
+        return result
+
+
+def test_what_was_delivered_while_a_suspect_was_read_counts(tmp_path: Path) -> None:
+    async def play() -> None:
+        vendor, reads = Vendor(), asyncio.Event()
+
+        async def connect(opener: Callable[[Path], sqlite3.Connection], path: Path) -> Inline:
+            return SlowlyTold(opener(path), reads)
+
+        async with on_stage(tmp_path / "syncd.db", vendor, connect=connect) as stage:
+            await in_doubt(stage, '{"v":1}')
+            await reads.wait()
+            stage.insert([("run", None, '{"v":2}')])
+            await stage.delivered(2, within_s=1.5)
+            vendor.runs["run"]["metadata"] = {"v": 1}
+            await stage.drained(within_s=4 * TIMEOUT_S)
+
+        assert vendor.runs["run"]["metadata"] == {"v": 2}
+
+    virtually(play())
+
+
+@pytest.mark.parametrize("verb", ["discard", "hold"])
+def test_what_is_withdrawn_after_an_unclean_stop_may_have_been_in_flight(
+    tmp_path: Path, verb: Verb
+) -> None:
+    async def play() -> None:
+        vendor = Vendor()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:  # its end is not in order
+            stage.gate.pause()
+            stage.insert([("run", None, '{"v":1}')])
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            async with stage.relay.standing_still() as in_flight:
+                one = Selection(ids=(1,))
+                touched = await stage.store.operate(verb, one, in_flight=in_flight)
+                assert touched.touched == 1
+            stage.insert([("run", None, '{"v":2}')])
+            await stage.delivered(1, within_s=TIMEOUT_S)
+            vendor.runs["run"]["metadata"] = {"v": 1}
+            await stage.drained(within_s=6 * TIMEOUT_S)
+
+        assert vendor.runs["run"]["metadata"] == {"v": 2}
 
     virtually(play())
