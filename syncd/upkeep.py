@@ -41,7 +41,8 @@ async def keep_time(store: Store, wall: Wall, wake: Callable[[], None]) -> None:
         if abs(step_s) < CLOCK_STEP_S:
             continue
         try:
-            await store.move_instants(wall.booted_at + step_s, partial(wall.follow, step_s))
+            follow = partial(wall.follow, step_s)
+            await store.move_instants(wall.booted_at + step_s, step_s, follow)
         except StoreUnavailable as error:
             log.warning("store.unavailable", doing="keep_time", error=str(error))
             continue

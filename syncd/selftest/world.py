@@ -318,7 +318,8 @@ class World:
                 return
             with suppress(StoreUnavailable):
                 if await _unless_killed(
-                    up, up.store.move_instants(self.booted_at + step_s, self._follow(step_s))
+                    up,
+                    up.store.move_instants(self.booted_at + step_s, step_s, self._follow(step_s)),
                 ):
                     up.relay.wake()
                     self.met["clock step"] += 1

@@ -17,14 +17,18 @@ def begin(db: sqlite3.Connection, now: float, boot: str | None, booted_at: float
     known = json.loads(fact(db, BOOTED) or "{}")
     if boot is not None and known.get("boot") == boot:
         if abs(booted_at - known["at"]) >= STEP_S:
-            move(db, booted_at)
+            move(db, booted_at, now)
     else:
         set_fact(db, BOOTED, json.dumps({"boot": boot, "at": booted_at}))
-    _limit(db, now)
+        _limit(db, now)
 
 
-def move(db: sqlite3.Connection, booted_at: float) -> None:
-    """The clock is stepped, within this boot. Doing it again changes nothing."""
+def move(db: sqlite3.Connection, booted_at: float, now: float) -> None:
+    """The clock is stepped, within this boot, and now says `now`.
+
+    Doing it again moves only what was written by the old clock since: a commit that seemed to fail
+    may have been made.
+    """
     known = json.loads(fact(db, BOOTED) or "{}")
     step_s = booted_at - known["at"]
     set_fact(db, BOOTED, json.dumps(known | {"at": booted_at}))
@@ -35,10 +39,11 @@ def move(db: sqlite3.Connection, booted_at: float) -> None:
         unclean = json.loads(text)
         unclean["until"] += step_s
         set_fact(db, UNCLEAN, json.dumps(unclean))
+    _limit(db, now)
 
 
 def _limit(db: sqlite3.Connection, now: float) -> None:
-    """After another boot nobody knows by how much: but nothing has happened in the future."""
+    """Nothing has happened in the future: that was written by a clock that has been put back."""
     db.execute("UPDATE lanes SET due_at = ?1 WHERE failed_at > ?1", (now,))
     if (closed_at := float(fact(db, CLOSED_AT) or 0.0)) > now:
         _move_silence(db, now - closed_at)

@@ -184,15 +184,18 @@ class Store:
         text = await self._reader.run(lambda db: facts.fact(db, facts.CLOSED_UNTIL))
         return max(0.0, float(text or 0.0) - self._wall())
 
-    async def move_instants(self, booted_at: float, follow: Callable[[], None]) -> None:
+    async def move_instants(
+        self, booted_at: float, step_s: float, follow: Callable[[], None]
+    ) -> None:
         """The wall clock is stepped, and now has it that the machine has booted then.
 
-        Due times on disk go along. `follow` steps the clock itself, before anything else is
-        written by it.
+        Due times on disk go along. `follow` steps the clock itself by `step_s`, before anything
+        else is written by it.
         """
 
         def step(db: sqlite3.Connection) -> None:
-            transaction(db, lambda db: instants.move(db, booted_at))
+            now = self._wall() + step_s
+            transaction(db, lambda db: instants.move(db, booted_at, now))
             follow()
 
         await self._writer.run(step)

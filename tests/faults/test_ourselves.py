@@ -392,7 +392,7 @@ async def test_a_clock_that_is_put_back_delays_nothing(tmp_path: Path) -> None:
     system, steady = system - 3600.0 + 31.0, steady + 31.0
     before = (await store.page(Cursor(), (), 10)).lanes
     step_s = wall.stepped()
-    await store.move_instants(wall.booted_at + step_s, partial(wall.follow, step_s))
+    await store.move_instants(wall.booted_at + step_s, step_s, partial(wall.follow, step_s))
     after = (await store.page(Cursor(), (), 10)).lanes
     await store.close()
 

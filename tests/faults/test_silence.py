@@ -109,10 +109,32 @@ async def test_instants_follow_a_step_once_even_if_its_commit_seemed_to_fail(
     await store.settle([deferred("run_1", NOON, 30.0)])
     failing = True
     with pytest.raises(StoreUnavailable):
-        await store.move_instants(BOOTED_AT + HOUR_S, follow)
-    await store.move_instants(BOOTED_AT + HOUR_S, follow)
+        await store.move_instants(BOOTED_AT + HOUR_S, HOUR_S, follow)
+    await store.move_instants(BOOTED_AT + HOUR_S, HOUR_S, follow)
 
     assert await store.closed_for_s() == 30.0
-    await store.move_instants(BOOTED_AT + 2 * HOUR_S, follow)  # another step is another step
+    await store.move_instants(
+        BOOTED_AT + 2 * HOUR_S, HOUR_S, follow
+    )  # another step is another step
     assert (wall.now, await store.closed_for_s()) == (NOON + 2 * HOUR_S, 30.0)
     await store.close()
+
+
+async def test_what_is_written_between_a_step_and_its_second_try_does_not_wait_for_longer(
+    tmp_path: Path,
+) -> None:
+    """The first try had reached the disk; what came then was dated by the old clock."""
+    wall = Wall()
+    async with opened(tmp_path / "syncd.db", wall) as store:
+        await store.begin(60.0, "boot", BOOTED_AT)
+        await store.move_instants(BOOTED_AT - HOUR_S, -HOUR_S, lambda: None)
+        await store.accept([Patch("run_1", "name")])
+        await store.settle([deferred("run_1", NOON, 30.0)])
+
+        def follow() -> None:
+            wall.now -= HOUR_S
+
+        await store.move_instants(BOOTED_AT - HOUR_S, -HOUR_S, follow)
+        wall.now += 30.1
+        assert [lane.run for lane in (await store.page(Cursor(), (), 10)).lanes] == ["run_1"]
+        assert await store.closed_for_s() <= 30.0
