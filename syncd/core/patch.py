@@ -11,6 +11,7 @@ import msgspec
 import orjson
 
 MAX_RUN_ID = 255  # characters
+MAX_NAME_BYTES = 10_240  # the vendor documents no limit; ours is for what we hold at once
 MAX_KEY = 255  # characters
 MAX_METADATA_BYTES = 10_240  # as compact UTF-8 JSON; the vendor's limit at a run's creation
 MAX_METADATA_DEPTH = 500  # SQLite's JSON functions stop at 1,000, orjson at 1,024
@@ -186,6 +187,8 @@ def _values(run_id: Any, name: Any, key: Any, priority: Any) -> str | None:
             return f"name must be a string, not {_kind(name)}"
         if "\0" in name:
             return "name must not contain NUL"
+        if len(name) > MAX_NAME_BYTES // 4 and _size(name) > MAX_NAME_BYTES:
+            return f"name must be at most {MAX_NAME_BYTES} bytes"
     if key is not None:
         if type(key) is not str:
             return f"idempotency_key must be a string, not {_kind(key)}"
@@ -206,6 +209,11 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:  # lone surrogates, which undecodable arguments of a command become
         return False
     return True
+
+
+def _size(text: str) -> int:
+    """Bytes as UTF-8, whatever is in it."""
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _fitting(text: bytes) -> bytes | Invalid:

@@ -139,6 +139,8 @@ REFUSED = [
     (("..", "n", None, None, 0), "workflow_run_id must not be . or .."),
     (("r", None, None, None, 0), "a patch needs a name or metadata"),
     (("r", "a\x00b", None, None, 0), "name must not contain NUL"),
+    (("r", "x" * 10_241, None, None, 0), "name must be at most 10240 bytes"),
+    (("r", "é" * 5_121, None, None, 0), "name must be at most 10240 bytes"),
     (("r", b"n", None, None, 0), "cannot store BLOB value in TEXT column outbox.name"),
     (("r", None, "", None, 0), "metadata must be a JSON object"),
     (("r", None, "null", None, 0), "metadata must be a JSON object"),

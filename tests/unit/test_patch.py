@@ -184,6 +184,20 @@ def test_quotation_marks_and_escapes_are_no_repetition() -> None:
     assert isinstance(parse(raw), Patch)
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "\u20ac", "\U0001f600"])
+def test_names_have_a_size_in_bytes(letter: str) -> None:
+    longest = letter * (10_240 // len(letter.encode()))
+
+    assert fit(Patch("r", longest)) == Patch("r", longest)
+    assert fit(Patch("r", longest + letter)) == Invalid("name must be at most 10240 bytes")
+    raw = orjson.dumps({"workflow_run_id": "r", "name": longest + letter})
+    assert parse(raw) == Invalid("name must be at most 10240 bytes")
+
+
+def test_a_name_too_long_that_is_no_unicode_is_refused() -> None:
+    assert isinstance(fit(Patch("r", "\ud800" * 10_241)), Invalid)
+
+
 def test_metadata_is_measured_compact() -> None:
     fill = MAX_METADATA_BYTES - len('{"a":""}')
     spaced = '{ "a" : "' + "x" * fill + '" }'
