@@ -2,15 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from syncd.core.answer import Run
-from syncd.core.fold import Waiting
+from syncd.core.fold import Waiting, keys_of
 from syncd.core.suspect import Suspect, shown
 from syncd.store.facts import RUNNING, UNCLEAN, fact, set_fact
 
-MOST = 1000  # patches of one run that are looked at
+MOST = 1000  # patches of one run that are held, of each kind
 
 
 def add(db: sqlite3.Connection, run: str, due_at: float, since_id: int, upto_id: int) -> None:
@@ -48,7 +49,7 @@ _DUE = "SELECT workflow_run_id, since_id, upto_id, seen FROM suspects WHERE due_
 def _suspect(
     db: sqlite3.Connection, run: str, since_id: int, upto_id: int, seen: str | None
 ) -> Suspect:
-    delivered = _delivered_since(db, run, since_id)
+    delivered = _delivered_since(db, run, since_id, upto_id)
     withdrawn = _withdrawn(db, run, since_id, upto_id)
     return Suspect(run, since_id, upto_id, delivered, withdrawn, json.loads(seen or "{}"))
 
@@ -94,12 +95,12 @@ def clear(db: sqlite3.Connection, suspect: Suspect) -> None:
 
 def send_again(db: sqlite3.Connection, suspect: Suspect, since_id: int) -> int:
     """Values have fallen back: the suspect's patches from one on are pending again; how many."""
-    ids = [patch.id for patch in suspect.delivered if patch.id >= since_id]
+    ids = [patch.id for patch in _chain(db, suspect.run, since_id)]
     if ids:
         db.execute(
             "UPDATE snapshots SET last_patch_id = COALESCE("
             "   (SELECT previous_id FROM outbox WHERE id = ?), 0) WHERE workflow_run_id = ?",
-            (ids[0], suspect.run),
+            (ids[-1], suspect.run),
         )
         db.executemany(
             "UPDATE outbox SET state = 'pending', reason = 'fell_back', settled_at = NULL,"
@@ -162,22 +163,50 @@ def delivered_after_unclean_stop(
             add(db, run, unclean["until"], since_id, unclean["upto_id"])
 
 
-def _delivered_since(db: sqlite3.Connection, run: str, since_id: int) -> list[Waiting]:
-    """The run's delivered patches from an id on, oldest first, along their chain."""
+def _delivered_since(
+    db: sqlite3.Connection, run: str, since_id: int, upto_id: int
+) -> list[Waiting]:
+    """The run's delivered patches from an id on that count, oldest first.
+
+    If there are too many to be held: the newest, of the older ones those that are the last to give
+    a key its value, and the oldest of those that a late request may carry.
+    """
+    newest, last, carried = list[Waiting](), list[Waiting](), deque[Waiting](maxlen=MOST)
+    keys: set[str] = set()
+    for patch in _chain(db, run, since_id):
+        if len(newest) < MOST:
+            newest.append(patch)
+            continue
+        keys = keys or {key for one in newest for key in _keys(one)}
+        if len(last) < MOST and not keys.issuperset(_keys(patch)):
+            last.append(patch)
+            keys |= _keys(patch)
+        elif patch.id <= upto_id:
+            carried.append(patch)
+    return sorted([*newest, *last, *carried], key=lambda patch: patch.id)
+
+
+def _chain(db: sqlite3.Connection, run: str, since_id: int) -> Iterator[Waiting]:
+    """The run's delivered patches from an id on, newest first."""
     head = db.execute(
         "SELECT last_patch_id FROM snapshots WHERE workflow_run_id = ?", (run,)
     ).fetchone()
     following = head[0] if head else None
-    patches: list[Waiting] = []
-    while following is not None and following >= since_id and len(patches) < MOST:
+    while following is not None and following >= since_id:
         row = db.execute(
             f"SELECT {_COLUMNS}, previous_id FROM outbox WHERE id = ?", (following,)
         ).fetchone()
         if row is None:
             break
-        patches.append(_waiting(row))
+        yield _waiting(row)
         following = row[5]
-    return patches[::-1]
+
+
+def _keys(patch: Waiting) -> frozenset[str]:
+    try:
+        return keys_of(patch.name, patch.metadata) - patch.leaves_out
+    except ValueError:
+        return frozenset()
 
 
 def _withdrawn(db: sqlite3.Connection, run: str, since_id: int, upto_id: int) -> list[Waiting]:

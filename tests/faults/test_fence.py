@@ -165,3 +165,21 @@ def test_what_is_withdrawn_after_an_unclean_stop_may_have_been_in_flight(
         assert vendor.runs["run"]["metadata"] == {"v": 2}
 
     virtually(play())
+
+
+def test_however_much_was_delivered_since_what_fell_back_is_seen(tmp_path: Path) -> None:
+    many = 2_500
+
+    async def play() -> None:
+        vendor = Vendor()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            await in_doubt(stage, '{"doc":{"v":1},"z":1}', '{"z":2}')
+            stage.insert([("run", None, json.dumps({"n": n})) for n in range(many)])
+            await stage.delivered(many + 2, within_s=TIMEOUT_S)
+            vendor.runs["run"]["metadata"]["z"] = 1
+            await stage.drained(within_s=6 * TIMEOUT_S)
+            assert stage.rows("SELECT n FROM counters WHERE state = 'delivered'") == [(many + 2,)]
+
+        assert vendor.runs["run"]["metadata"] == {"doc": {"v": 1}, "z": 2, "n": many - 1}
+
+    virtually(play())
