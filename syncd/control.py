@@ -21,6 +21,7 @@ from syncd.errors import SyncdError
 from syncd.gate import Gate
 from syncd.relay import Relay
 from syncd.store import Place, Query, Selection, Store, StoreUnavailable, Verb, plan, read, why
+from syncd.store.accept import CUT_OFF
 from syncd.store.facts import PAUSED
 
 log = structlog.get_logger()
@@ -53,6 +54,8 @@ class Control:
         self._status = status
         self._readers = asyncio.Semaphore(MAX_READERS)
         self._sending = sending
+        self.handed_in: set[int] = set()
+        """Batches whose command is there and has not closed them."""
 
     async def listen(self, path: Path, stack: AsyncExitStack) -> None:
         """Listen until `stack` is closed. Raises SyncdError if the path is taken or not ours."""
@@ -206,16 +209,39 @@ class Control:
             }
         )
 
-    async def _open_batch(self, request: web.Request) -> web.Response:
-        name = str((await _object(request)).get("name") or "enqueue")
-        place = await self._store.open_batch(name, "enqueue")
-        return _json({"batch_id": place.batch_id})
+    async def _open_batch(self, request: web.Request) -> web.StreamResponse:
+        """The command leaves its request open: if that ends before the batch, it was killed."""
+        name = str(_object_of(await request.content.readline()).get("name") or "enqueue")
+        batch_id = (await self._store.open_batch(name, "enqueue")).batch_id
+        self.handed_in.add(batch_id)
+        answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+        try:
+            await answer.prepare(request)
+            await answer.write(orjson.dumps({"batch_id": batch_id}) + b"\n")
+            async for _ in request.content.iter_any():
+                pass
+        except ConnectionError:
+            pass  # as it ends for everybody
+        finally:
+            await self._cut_off(batch_id)
+        return answer
+
+    async def _cut_off(self, batch_id: int) -> None:
+        if batch_id not in self.handed_in:
+            return
+        self.handed_in.discard(batch_id)
+        try:
+            await self._store.close_batch(batch_id, refused=CUT_OFF)
+        except StoreUnavailable as error:  # upkeep does it when nothing has come for a while
+            log.warning("store.unavailable", doing="cut_off", error=str(error))
 
     async def _close_batch(self, request: web.Request) -> web.Response:
         rejected = (await _object(request)).get("rejected")
         if rejected is not None and (type(rejected) is not int or rejected < 0):
             raise web.HTTPBadRequest(text="rejected must be a whole number, 0 or more")
-        await self._store.close_batch(_whole(request.match_info["id"], 0), rejected)
+        batch_id = _whole(request.match_info["id"], 0)
+        self.handed_in.discard(batch_id)
+        await self._store.close_batch(batch_id, rejected)
         return _json({})
 
     async def _operate(self, request: web.Request) -> web.Response:
@@ -279,7 +305,11 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _object(request: web.Request) -> dict[str, Any]:
-    body = orjson.loads(await request.read() or b"{}")
+    return _object_of(await request.read())
+
+
+def _object_of(text: bytes) -> dict[str, Any]:
+    body = orjson.loads(text or b"{}")
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body must be a JSON object")
     return body

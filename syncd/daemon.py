@@ -31,7 +31,7 @@ from syncd.status import Status
 from syncd.store import Store, StoreUnavailable
 from syncd.store.facts import PAUSED, STOPPED, fact
 from syncd.store.schema import BUSY_TIMEOUT_S
-from syncd.upkeep import keep_time, sweep
+from syncd.upkeep import close_abandoned, keep_time, sweep
 
 logger = structlog.get_logger()
 
@@ -111,6 +111,7 @@ class Daemon:
                         self._intake.run(),
                         self._fence.run(),
                         sweep(self._store, self._wall, lambda: self._config.store.retention_days),
+                        close_abandoned(self._store, lambda: self._control.handed_in),
                         keep_time(self._store, self._wall, self._relay.wake),
                         self._summarise(),
                         self._announce(),
@@ -171,8 +172,10 @@ class Daemon:
             troubles=self._troubles,
             wall=self._wall,
         )
-        control = Control(self._store, self._relay, self._gate, self._status, self._status.sending)
-        await control.listen(self._places.socket, stack)
+        self._control = Control(
+            self._store, self._relay, self._gate, self._status, self._status.sending
+        )
+        await self._control.listen(self._places.socket, stack)
         if address := config.control.metrics_address:
             from syncd import metrics  # noqa: PLC0415  only who asks for it pays for it
 

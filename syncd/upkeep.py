@@ -1,7 +1,7 @@
 """Upkeep: what a daemon does now and then, beside its work. Each is a task until cancelled."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import structlog
@@ -13,6 +13,7 @@ log = structlog.get_logger()
 
 SWEEP_EVERY_S = 3600.0
 SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
+ABANDONED_EVERY_S = 10.0
 CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
@@ -31,6 +32,16 @@ async def sweep(store: Store, wall: Wall, retention_days: Callable[[], float]) -
             continue
         after_id = swept.upto_id
         await asyncio.sleep(SWEEP_EVERY_S if swept.done else SWEEP_STEP_S)
+
+
+async def close_abandoned(store: Store, held: Callable[[], Collection[int]]) -> None:
+    """Close the batches that nobody hands in any more: whoever waits for one shall hear of it."""
+    while True:
+        try:
+            await store.close_abandoned(held())
+        except StoreUnavailable as error:
+            log.warning("store.unavailable", doing="close_abandoned", error=str(error))
+        await asyncio.sleep(ABANDONED_EVERY_S)
 
 
 async def keep_time(store: Store, wall: Wall, wake: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,6 +79,14 @@ class Door:
         with _aloud():
             answer = self.wire.ask("POST", target, body, timeout=wait_s)
         return None if answer is None else orjson.loads(answer)
+
+    @contextmanager
+    def held(self, target: str, body: bytes) -> Iterator[dict[str, Any] | None]:
+        """The same for what lasts as long as the block, and as this process at most."""
+        with ExitStack() as stack:
+            with _aloud():
+                line = stack.enter_context(self.wire.held(target, body, timeout=PATIENT_S))
+            yield None if line is None else orjson.loads(line)
 
     def _lines_of_file(self, what: str, query: Query) -> Iterator[bytes]:
         from syncd.store import plan, read

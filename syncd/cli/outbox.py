@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,7 +44,8 @@ class Taken:
 def outbox(to: Door) -> "Iterator[ByDaemon | ByFile]":
     """The daemon if it is up, else the database itself, made if there is none."""
     if to.wire.answers():
-        yield ByDaemon(to)
+        with ExitStack() as stack:
+            yield ByDaemon(to, stack)
         return
     from syncd.store.schema import open_writer
 
@@ -87,10 +88,13 @@ class ByDaemon:
     """Hands patches to the running daemon. What `accept` has returned for is durable."""
 
     to: Door
+    stack: ExitStack
 
     def open_batch(self, name: str) -> int:
-        """The unfinished batch of that name, or a new one."""
-        return int(self._tell("/batches", orjson.dumps({"name": name}))["batch_id"])
+        """A new batch, which the daemon closes when this process is gone."""
+        line = orjson.dumps({"name": name}, option=orjson.OPT_APPEND_NEWLINE)
+        answer = self.stack.enter_context(self.to.held("/batches", line))
+        return int(self._there(answer)["batch_id"])
 
     def accept(self, patches: Sequence[Patch], batch_id: int | None = None) -> Taken:
         """One of `parts`, in one transaction."""
@@ -110,7 +114,9 @@ class ByDaemon:
         self._tell(f"/batches/{batch_id}/close", body, wait_s)
 
     def _tell(self, target: str, body: bytes, wait_s: float = PATIENT_S) -> dict[str, Any]:
-        answer = self.to.tell(target, body, wait_s=wait_s)
+        return self._there(self.to.tell(target, body, wait_s=wait_s))
+
+    def _there(self, answer: dict[str, Any] | None) -> dict[str, Any]:
         if answer is None:
             raise SyncdError(f"{self.to.places.socket}: the daemon has stopped: try again")
         return answer
@@ -123,7 +129,7 @@ class ByFile:
     db: sqlite3.Connection
 
     def open_batch(self, name: str) -> int:
-        """The unfinished batch of that name, or a new one."""
+        """A new batch. A daemon that starts closes it when nothing comes to it any more."""
         from syncd.store import accept
 
         return self._atomic(lambda db: accept.open_batch(db, name, "enqueue", time.time()).batch_id)

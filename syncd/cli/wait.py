@@ -177,7 +177,9 @@ def _look_at_batch(to: Door, name: str) -> Look:
         raise SyncdError(f"no batch of the name {plain(name)}: look with `syncd batches`")
     if newest["closed_at"] is None:
         return Look(max(1, newest["waiting"]))
-    if newest["refused"] is not None and not newest["accepted"] + newest["duplicates"]:
+    by_command = newest["source"] == "enqueue"
+    taken = newest["accepted"] + newest["duplicates"]
+    if newest["refused"] is not None and not taken and not by_command:
         return Look(0, (_rejected(to, name),))
     if moving := newest["waiting"] - newest["held"]:
         return Look(moving)
@@ -188,10 +190,11 @@ def _look_at_batch(to: Door, name: str) -> Look:
     ]
     failed = _named(rows, max(len(rows), newest["held"] + newest["dead"]))
     if newest["refused"] is not None:
-        failed += (f"the rest of {plain(name)} could not be read: {plain(newest['refused'])}",)
+        what = "was not handed in" if by_command else "could not be read"
+        failed += (f"the rest of {plain(name)} {what}: {plain(newest['refused'])}",)
     if newest["rejected"]:
         where = f"see {to.places.spool}/rejected"
-        if newest["source"] == "enqueue":
+        if by_command:
             where = "`syncd enqueue` has named them"
         failed += (f"{many(newest['rejected'], 'line')} rejected: {where}",)
     return Look(0, failed)

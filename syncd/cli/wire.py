@@ -52,6 +52,25 @@ class Wire:
         with closing(connection), self._told(timeout):
             return _exchange(connection, method, target, body).read()
 
+    @contextmanager
+    def held(self, target: str, line: bytes, *, timeout: float) -> Iterator[bytes | None]:
+        """The first line of the answer to a request that stays open for the length of the block.
+
+        It ends with this process too, however that ends. None if the daemon is down.
+        """
+        connection = self._connect(timeout)
+        if connection is None:
+            yield None
+            return
+        with closing(connection):
+            with self._told(timeout):
+                connection.putrequest("POST", target)
+                connection.putheader("Transfer-Encoding", "chunked")
+                connection.endheaders()
+                connection.send(b"%x\r\n%s\r\n" % (len(line), line))
+                first = _answer(connection).readline()
+            yield first
+
     def lines(self, target: str, *, missing: bool = False) -> Iterator[bytes] | None:
         """The lines of a good answer, as they come; None if the daemon is down.
 
@@ -118,6 +137,10 @@ def _exchange(
     connection: http.client.HTTPConnection, method: str, target: str, body: bytes
 ) -> http.client.HTTPResponse:
     connection.request(method, target, body or None)
+    return _answer(connection)
+
+
+def _answer(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
     answer = connection.getresponse()
     if answer.status >= 400:
         raise (_Missing if answer.status == 404 else SyncdError)(_refusal(answer))

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +10,10 @@ from itertools import chain
 from syncd.core.patch import Patch
 
 MANY = 1000  # patches from which on it pays to treat them in bulk
-ABANDONED_S = 3600.0  # a batch of `syncd enqueue` that is open for longer has lost its command
+ABANDONED_S = (
+    60.0  # a batch of `syncd enqueue` that nothing came to for longer has lost its command
+)
+CUT_OFF = "`syncd enqueue` has ended before the file did"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,20 @@ class Accepted:
 
 
 def open_batch(db: sqlite3.Connection, name: str, source: str, now: float) -> Place:
-    """The place in the unfinished batch of that name, or in a new one."""
-    row = db.execute(
-        "SELECT id, offset, line, rejected, rejects_bytes, taken_at IS NOT NULL"
-        "  FROM batches"
-        " WHERE source = ? AND name = ? AND closed_at IS NULL"
-        " ORDER BY id LIMIT 1",
-        (source, name),
-    ).fetchone()
-    if row is not None:
-        return Place(row[0], row[1], row[2], row[3], row[4], bool(row[5]))
+    """The place in a new batch; for a file of the spool in the unfinished one of its name, if any.
+
+    There is one file of a name in the spool, but any number of commands that hand in another one.
+    """
+    if source == "spool":
+        row = db.execute(
+            "SELECT id, offset, line, rejected, rejects_bytes, taken_at IS NOT NULL"
+            "  FROM batches"
+            " WHERE source = 'spool' AND name = ? AND closed_at IS NULL"
+            " ORDER BY id LIMIT 1",
+            (name,),
+        ).fetchone()
+        if row is not None:
+            return Place(row[0], row[1], row[2], row[3], row[4], bool(row[5]))
     cursor = db.execute(
         "INSERT INTO batches (name, source, created_at) VALUES (?, ?, ?)", (name, source, now)
     )
@@ -99,16 +106,28 @@ def close_batch(
 
 
 def close_batches_but(db: sqlite3.Connection, begun: Sequence[str], now: float) -> None:
-    """Of the spool's unfinished batches only those of files that are still there go on.
-
-    One of `syncd enqueue` whose command was killed has nobody else to close it.
-    """
+    """Of the spool's unfinished batches only those of files that are still there go on."""
     db.execute(
         "UPDATE batches SET closed_at = ?1, taken_at = COALESCE(taken_at, ?1)"
-        " WHERE closed_at IS NULL AND CASE source"
-        "       WHEN 'spool' THEN name NOT IN (SELECT value FROM json_each(?2))"
-        "       ELSE created_at < ?1 - ?3 END",
-        (now, json.dumps(list(begun)), ABANDONED_S),
+        " WHERE source = 'spool' AND closed_at IS NULL"
+        "   AND name NOT IN (SELECT value FROM json_each(?2))",
+        (now, json.dumps(list(begun))),
+    )
+
+
+def close_abandoned(db: sqlite3.Connection, held: Collection[int], now: float) -> None:
+    """Batches of `syncd enqueue` that nobody holds and nothing comes to are closed as cut off.
+
+    A command that wrote into the file itself can be known by its patches only. One that was but
+    slow closes its batch at its end once more, and then it is whole.
+    """
+    db.execute(
+        "UPDATE batches SET closed_at = ?1, taken_at = COALESCE(taken_at, ?1), refused = ?2"
+        " WHERE source = 'enqueue' AND closed_at IS NULL"
+        "   AND id NOT IN (SELECT value FROM json_each(?3))"
+        "   AND ?1 - ?4 > COALESCE("
+        "       (SELECT created_at FROM outbox WHERE outbox.id = batches.last_id), created_at)",
+        (now, CUT_OFF, json.dumps(list(held)), ABANDONED_S),
     )
 
 

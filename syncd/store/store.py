@@ -111,7 +111,7 @@ class Store:
         return self._wall()
 
     async def open_batch(self, name: str, source: str) -> Place:
-        """The place reached in the unfinished batch of that name and source, or in a new one."""
+        """The place in a new batch; for a file of the spool in its unfinished one, if any."""
         return await self._writer.atomic(
             lambda db: accept.open_batch(db, name, source, self._wall())
         )
@@ -134,6 +134,10 @@ class Store:
     async def close_batches_but(self, begun: Sequence[str]) -> None:
         """Of the spool's unfinished batches only those of these files go on."""
         await self._writer.atomic(lambda db: accept.close_batches_but(db, begun, self._wall()))
+
+    async def close_abandoned(self, held: Collection[int]) -> None:
+        """Batches of `syncd enqueue` that are not among these and no longer grow are cut off."""
+        await self._writer.atomic(lambda db: accept.close_abandoned(db, held, self._wall()))
 
     async def page(
         self, cursor: Cursor, held: Collection[str], limit: int, due: tuple[int, int] | None = None

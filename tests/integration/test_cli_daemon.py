@@ -173,6 +173,61 @@ def test_a_file_is_handed_in_over_the_socket(daemon: Daemon) -> None:
     assert [run["workflow_run_id"] for run in lines(runs.stdout)] == ["sock_39"]
 
 
+@contextmanager
+def handing_in(daemon: Daemon, run: str) -> Iterator[subprocess.Popen[bytes]]:
+    """An `enqueue --file -` in the middle of what it is given, its batch open."""
+    before = {row["id"] for row in lines(daemon.syncd("batches", "--json").stdout)}
+    command = (sys.executable, "-m", "syncd", "enqueue", "--file", "-", "--format", "jsonl")
+    env = environment(daemon.folder, **daemon.environment)
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as enqueue:
+        try:
+            assert enqueue.stdin is not None
+            line = f'{{"workflow_run_id":"{run}","name":"{"x" * 1000}"}}\n'
+            enqueue.stdin.write(line.encode() * 1200)
+            enqueue.stdin.flush()
+            while not any(
+                row["accepted"] and row["id"] not in before
+                for row in lines(daemon.syncd("batches", "--json").stdout)
+            ):
+                assert enqueue.poll() is None
+            yield enqueue
+        finally:
+            enqueue.kill()
+
+
+def test_a_batch_whose_command_was_killed_is_not_awaited_for_ever(daemon: Daemon) -> None:
+    with handing_in(daemon, "cut_1") as enqueue:
+        enqueue.kill()
+        enqueue.wait()
+
+        waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
+
+    assert waited.returncode == 1
+    assert waited.stdout == (
+        "the rest of stdin was not handed in: `syncd enqueue` has ended before the file did\n"
+    )
+
+
+def test_files_of_one_name_at_once_are_batches_of_their_own(daemon: Daemon) -> None:
+    """The first to end closes none but its own."""
+    with handing_in(daemon, "twice_1") as first:
+        one = '{"workflow_run_id":"twice_2","name":"x"}\n'
+        daemon.syncd("enqueue", "--file", "-", "--format", "jsonl", input=one)
+        second, still_open, *_ = lines(daemon.syncd("batches", "--json").stdout)
+        assert first.stdin is not None
+        first.stdin.close()
+        assert first.wait() == 0
+    _, whole, *_ = lines(daemon.syncd("batches", "--json").stdout)
+
+    assert (second["accepted"], second["closed_at"] is None) == (1, False)
+    assert still_open["closed_at"] is None
+    assert whole["id"] == still_open["id"]
+    assert (whole["accepted"], whole["closed_at"] is None) == (1200, False)
+    assert whole["refused"] is None
+
+
 def test_the_socket_records_what_was_rejected(daemon: Daemon) -> None:
     """A batch handed in by `enqueue` tells of it as one from the spool does."""
     content = '{"workflow_run_id":"part_1","name":"x"}\nnonsense\n'

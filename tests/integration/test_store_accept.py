@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import NOON, insert, opened, rows, states
+from stores import NOON, Wall, insert, opened, rows, states
 
 from syncd.core.patch import MAX_METADATA_BYTES, Patch
 from syncd.store import Accepted, Place, Store
-from syncd.store.accept import MANY, accept
+from syncd.store.accept import ABANDONED_S, CUT_OFF, MANY, accept
 from syncd.store.schema import open_writer
 
 CONTRACT = """
@@ -431,6 +431,44 @@ async def test_after_it_has_left_the_spool_a_file_of_the_same_name_is_another(
 
     assert len({first.batch_id, other_source.batch_id, second.batch_id}) == 3
     assert second == Place(second.batch_id)
+
+
+async def test_every_command_that_hands_in_a_file_has_a_batch_of_its_own(store: Store) -> None:
+    first = await store.open_batch("stdin", "enqueue")
+    await store.accept([Patch("r", "1")], first)
+
+    second = await store.open_batch("stdin", "enqueue")
+
+    assert second == Place(second.batch_id)
+    assert second.batch_id != first.batch_id
+
+
+async def test_a_batch_to_which_nothing_comes_any_more_is_cut_off(store: Store, wall: Wall) -> None:
+    """Unless its command is known to be there, or it is a file of the spool."""
+    grows, still, held = [(await store.open_batch("stdin", "enqueue")).batch_id for _ in range(3)]
+    spool = (await store.open_batch("stdin", "spool")).batch_id
+    for batch in (still, grows):
+        wall.now += ABANDONED_S
+        await store.accept([Patch("r", "1")], Place(batch))
+
+    wall.now += 1.0
+    await store.close_abandoned([held])
+
+    assert rows(store.path, "SELECT id, refused FROM batches WHERE closed_at IS NOT NULL") == [
+        (still, CUT_OFF)
+    ]
+    assert (await store.open_batch("stdin", "spool")).batch_id == spool
+
+
+async def test_a_batch_that_was_but_slow_is_whole_in_the_end(store: Store, wall: Wall) -> None:
+    batch = (await store.open_batch("stdin", "enqueue")).batch_id
+    wall.now += ABANDONED_S + 1.0
+    await store.close_abandoned([])
+
+    await store.accept([Patch("r", "1")], Place(batch))
+    await store.close_batch(batch, 0)
+
+    assert rows(store.path, "SELECT accepted, refused FROM batches") == [(1, None)]
 
 
 async def test_accepted_means_synced_to_the_disk(store: Store) -> None:
