@@ -140,7 +140,8 @@ def runs(
 ) -> Iterator[Row]:
     """Cached runs whose status and metadata match, newest first.
 
-    A value matches a metadata string, or the JSON text of a number, true, false or null.
+    A value matches a metadata string, with or without JSON's quotes, true, false or null, or a
+    number as the vendor wrote it or in its shortest form: 1.50 is found by 1.50 and by 1.5.
     """
     fits, given = wanted.runs(status, list(where))
     find = f"SELECT s.id FROM snapshots AS s WHERE {fits} ORDER BY s.fetched_at DESC, s.id DESC"

@@ -5,6 +5,8 @@ Parameters: :state, :run, :batch, :now and :in_flight, a JSON array of ids.
 
 from collections.abc import Iterator, Sequence
 
+import orjson
+
 _FIND = (
     "SELECT o.id FROM outbox AS o"
     "  LEFT JOIN lanes AS l ON l.workflow_run_id = o.workflow_run_id AND o.state = 'pending'"
@@ -49,16 +51,28 @@ def runs(status: str | None, where: Sequence[tuple[str, str]]) -> tuple[str, dic
         conditions.append("s.status = :status")
         given["status"] = status
     for number, (key, value) in enumerate(where):
-        k, v = f"key{number}", f"value{number}"
-        given |= {k: key, v: value}
+        k, v, t = f"key{number}", f"value{number}", f"text{number}"
+        given |= {k: key, v: value, t: _text(value)}
         conditions.append(
             f"EXISTS (SELECT 1 FROM json_each(s.metadata) AS m WHERE m.key = :{k}"
-            f" AND CASE m.type WHEN 'text' THEN m.value = :{v}"
+            f" AND CASE m.type WHEN 'text' THEN m.value IN (:{v}, :{t})"
             f"                 WHEN 'true' THEN :{v} = 'true' WHEN 'false' THEN :{v} = 'false'"
             f"                 WHEN 'null' THEN :{v} = 'null'"
-            f"                 ELSE CAST(m.value AS TEXT) = :{v} END)"
+            # The path of a key with a quote in it is one that SQLite does not find: NULL.
+            f"                 ELSE CAST(m.value AS TEXT) = :{v}"
+            f"                      OR s.metadata -> m.fullkey = :{v} END)"
         )
     return " AND ".join(conditions), given
+
+
+def _text(value: str) -> str:
+    """What a JSON string says; else the value itself."""
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(orjson.loads(value))
+    except ValueError:
+        return value
 
 
 _OF_BATCH = (

@@ -303,17 +303,21 @@ async def test_a_snapshot_with_half_a_character_is_shown_and_found(
 
 
 async def cached(store: Store) -> None:
-    """Three runs: a number, a string and other kinds of values in their metadata."""
-    await fill(store, ("a", "{}"), ("b", "{}"), ("c", "{}"))
+    """Four runs: numbers, strings and other kinds of values in their metadata."""
+    await fill(store, ("a", "{}"), ("b", "{}"), ("c", "{}"), ("d", "{}"))
     await store.settle([delivered("a", 1, metadata='{"n":7,"t":true}', name="first")])
     await store.settle([delivered("b", 2, metadata='{"n":"7","x":null}', status="FAILED")])
     await store.settle([delivered("c", 3, metadata='{"n":1.5,"o":{"k":[1]},"k.y\\"":"q"}')])
+    written = (
+        r'{"r":1.50,"e":1E+2,"i":12345678901234567890123,"q\"":1.50,"s":"é \"x\"","w":"\"7\""}'
+    )
+    await store.settle([delivered("d", 4, metadata=written)])
 
 
 @pytest.mark.parametrize(
     ("where", "found"),
     [
-        ([], "abc"),
+        ([], "abcd"),
         ([("n", "7")], "ab"),
         ([("n", "1.5")], "c"),
         ([("t", "true")], "a"),
@@ -323,6 +327,16 @@ async def cached(store: Store) -> None:
         ([('k.y"', "q")], "c"),
         ([("n", "7"), ("t", "true")], "a"),
         ([("missing", "7")], ""),
+        ([("r", "1.50")], "d"),
+        ([("r", "1.5")], "d"),
+        ([("e", "1E+2")], "d"),
+        ([("e", "100.0")], "d"),
+        ([("i", "12345678901234567890123")], "d"),
+        ([('q"', "1.5")], "d"),
+        ([("n", '"7"')], "b"),
+        ([("s", '"\\u00e9 \\"x\\""')], "d"),
+        ([("s", 'é "x"')], "d"),
+        ([("w", '"7"')], "d"),
     ],
 )
 async def test_cached_runs_are_found_by_their_metadata(
@@ -339,7 +353,7 @@ async def test_cached_runs_are_found_by_status_newest_first(store: Store, wall: 
     await cached(store)
     await fill(store, ("a", "{}"))
     wall.now = NOON + 5
-    await store.settle([delivered("a", 4)])
+    await store.settle([delivered("a", 5)])
 
     everything = await store.read(lambda db: list(read.runs(db)))
     failed = await store.read(lambda db: list(read.runs(db, status="FAILED")))
