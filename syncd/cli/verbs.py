@@ -116,29 +116,44 @@ def _operate(
     asked = {"ids": ids, "run": run, "reason": reason, "all": everything, "force": force}
     to = door(config_path)
     refusal = _refusal(to, ids[0]) if verb == "retry" and len(ids) == 1 and not as_json else None
-    from syncd.store.verbs import STATES
-
-    before = _states(to, ids)
+    before = _before(to, ids)
     tell = partial(to.tell, f"/verbs/{verb}", json.dumps(asked).encode())
     touched = _by_either(to, tell, partial(_by_file, to, verb, asked))
     click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
     if refusal and touched["touched"]:
         click.echo(f"it was refused with {refusal}")
-    for patch_id, state in before.items():
-        if state is None:
-            click.echo(f"syncd: no patch {patch_id}: look with `syncd list`", err=True)
-        elif state not in (*STATES[verb], "in_flight"):
-            click.echo(f"syncd: patch {patch_id} is {state}: {verb} is not for it", err=True)
+    for line in _left_alone(verb, before, touched):
+        click.echo(f"syncd: {line}", err=True)
     return 1 if touched["touched"] + touched["superseded"] < len(set(ids)) else 0
 
 
-def _states(to: Door, ids: tuple[int, ...]) -> dict[int, str | None]:
-    """What each patch that is named was before; None for one that there is not."""
+def _before(to: Door, ids: tuple[int, ...]) -> dict[int, dict[str, Any] | None]:
+    """Each patch that is named, as it was before; None for one that there is not."""
     found = {patch_id: to.one("patch", {"id": patch_id}) for patch_id in ids[:NAMED]}
     return {
-        patch_id: None if patch is None else read_row(patch)["state"]
-        for patch_id, patch in found.items()
+        patch_id: None if patch is None else read_row(patch) for patch_id, patch in found.items()
     }
+
+
+def _left_alone(
+    verb: Verb, before: dict[int, dict[str, Any] | None], touched: dict[str, Any]
+) -> Iterator[str]:
+    """Why nothing was done to a patch that is named."""
+    from syncd.store.verbs import STATES
+
+    none = not touched["touched"] and not touched["in_flight"]
+    for patch_id, patch in before.items():
+        if patch is None:
+            yield f"no patch {patch_id}: look with `syncd list`"
+        elif patch["state"] not in (*STATES[verb], "in_flight"):
+            yield f"patch {patch_id} is {patch['state']}: {verb} is not for it"
+        elif verb != "retry" or patch["state"] != "pending":
+            continue
+        elif none or patch["next_attempt_at"] is None:
+            yield (
+                f"patch {patch_id} is pending: nothing to retry, it goes by itself:"
+                f" see `syncd why {patch_id}`"
+            )
 
 
 def _refusal(to: Door, patch_id: int) -> str | None:

@@ -612,6 +612,29 @@ def test_a_verb_says_why_it_left_a_named_patch_alone(tmp_path: Path) -> None:
     assert "syncd: no patch 3: look with `syncd list`\n" in found.stderr
 
 
+def test_retry_says_of_a_pending_patch_that_it_goes_by_itself(tmp_path: Path) -> None:
+    """Unless it is deferred: then it is retried. One behind a deferred one waits for that."""
+    enqueue("a", "b", "b", folder=tmp_path)
+    with sqlite3.connect(database(tmp_path)) as db:
+        db.execute(
+            "INSERT INTO lanes (workflow_run_id, upto_id, due_at, failures, failed_at, last_error)"
+            " VALUES ('b', 2, 4102444800, 1, 0, '{}')"
+        )
+    db.close()
+
+    found = syncd("retry", "1", "2", folder=tmp_path)
+    behind = syncd("retry", "3", folder=tmp_path)
+    held = syncd("hold", "1", folder=tmp_path)
+
+    assert "patch 3 is pending: nothing to retry" in behind.stderr
+    assert (found.returncode, found.stdout) == (1, "retried 1 patch\n")
+    assert found.stderr.splitlines()[-1] == (
+        "syncd: patch 1 is pending: nothing to retry, it goes by itself: see `syncd why 1`"
+    )
+    assert "patch 2" not in found.stderr
+    assert "goes by itself" not in held.stderr
+
+
 def test_what_cannot_be_taken_apart_is_left_alone_aloud(tmp_path: Path) -> None:
     """What newer patches have set could not be left out: it takes --force."""
     enqueue("honest", folder=tmp_path)
