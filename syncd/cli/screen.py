@@ -42,7 +42,7 @@ def _outbox(status: dict[str, Any], now: float) -> Iterator[str]:
     outbox = status["outbox"]
     yield ""
     notes = []
-    if outbox["oldest_pending_s"] is not None:
+    if outbox["pending"] and outbox["oldest_pending_s"] is not None:
         notes.append(f"the oldest for {span(outbox['oldest_pending_s'])}")
     if outbox["deferred"]:
         notes.append(f"{count(outbox['deferred'])} deferred")

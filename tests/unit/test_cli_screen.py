@@ -119,6 +119,14 @@ def test_a_state_with_a_remedy_names_it(state: str, advice: str) -> None:
     assert advice in text
 
 
+def test_nothing_that_waits_has_no_oldest() -> None:
+    """What is in flight is on a line of its own."""
+    busy = status()
+    busy["outbox"] |= {"in_flight": 1, "oldest_pending_s": 0.7}
+
+    assert "oldest" not in shown(busy)
+
+
 def test_an_open_breaker_says_until_when() -> None:
     """With the last error, which is its cause, made harmless for the terminal."""
     waiting = status(state="waiting", reason="the API is failing")
