@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.cli.batches import _COLUMNS
 from syncd.cli.patches import _ALL, _DEAD
 from syncd.cli.rows import show
 from syncd.cli.table import BLOCK, GAP, Column, fitted, shortened, table, width
@@ -105,6 +106,26 @@ def test_a_list_of_trouble_fits_80_columns_with_whole_ids() -> None:
 
         assert max(map(width, lines)) <= 80
         assert all(run in line and "1234" in line and "SERV" in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("rare", [{"REJECTED"}, {"HELD", "DEAD", "REJECTED"}])
+@pytest.mark.usefixtures("terminal")
+def test_batches_with_trouble_fit_60_columns(
+    rare: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is trouble stays; what the share that is done tells too may go."""
+    monkeypatch.setenv("COLUMNS", "60")
+    values = {
+        "BATCH": "customer-export-2026-11-24.jsonl",
+        "DONE": "refused",
+        "BEGUN": "3 h 12 min ago",
+        **dict.fromkeys(("PATCHES", "WAITING", "DELIVERED", *rare), "12,345"),
+    }
+
+    lines = list(table(_COLUMNS, [[values.get(column.title, "0") for column in _COLUMNS]]))
+
+    assert max(map(width, lines)) <= 60
+    assert {"BATCH", "DONE", "PATCHES", *rare} <= {*lines[0].split()}
 
 
 @pytest.mark.usefixtures("terminal")
