@@ -72,6 +72,8 @@ def group(context: click.Context, config_path: str | None) -> int | None:
     not running (status), 4 configuration or credentials, 124 timeout.
     """
     context.obj = config_path
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False  # for click; rich looks for itself
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
         return 2

@@ -601,6 +601,31 @@ def test_a_message_that_ends_in_dots_keeps_them(tmp_path: Path) -> None:
     assert "workflow_run_id must not be . or ..: see" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_who_wants_no_colours_on_a_terminal_gets_none(
+    tmp_path: Path, variables: dict[str, str], coloured: bool
+) -> None:
+    ours, theirs = os.openpty()
+    command = (sys.executable, "-m", "syncd", "status")
+    env = environment(tmp_path, **variables)
+    subprocess.run(command, env=env, cwd=tmp_path, stdout=theirs, check=False)
+    os.close(theirs)
+
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+
+    assert b"stopped" in shown
+    assert (b"\x1b[" in shown) == coloured
+
+
 def test_a_verb_says_why_it_left_a_named_patch_alone(tmp_path: Path) -> None:
     enqueue("a", "b", folder=tmp_path)
     syncd("discard", "1", folder=tmp_path)
