@@ -189,7 +189,7 @@ def reload_breaks_the_silence(bug: Patch) -> None:
 
 def ignore_the_clock(bug: Patch) -> None:
     """What was due in a minute is due in an hour and a minute."""
-    bug.setattr(instants, "move", lambda db, booted_at: None)
+    bug.setattr(instants, "move", lambda db, booted_at, now: None)
 
 
 def do_not_see_a_step_while_nobody_runs(bug: Patch) -> None:
