@@ -96,7 +96,7 @@ def _credentials(to: Door) -> Iterator[tuple[Level, str]]:
         token = read_token(to.config, os.environ)
     except CredentialsError as error:
         file = to.config.api.token_file
-        if (file and os.access(file, os.R_OK)) or not _is_up(to):
+        if (file and _would_be_seen(file)) or not _is_up(to):
             raise
         # systemd gives its credential to the daemon alone, and the file may be root's.
         yield Level.WARN, f"not to be seen from here, though the daemon has a token: {error}"
@@ -104,6 +104,17 @@ def _credentials(to: Door) -> Iterator[tuple[Level, str]]:
     for warning in token.warnings:
         yield Level.WARN, warning
     yield Level.OK, f"a token from {token.source}"
+
+
+def _would_be_seen(file: str) -> bool:
+    """Whether this user may read the file, or sees that there is none: then no start finds it."""
+    try:
+        os.stat(file)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return os.access(file, os.R_OK)
 
 
 def _is_up(to: Door) -> bool:
@@ -127,6 +138,9 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
     from syncd.store.schema import newest, open_reader
 
     path = to.places.store
+    if why := _hindrance(to, path):
+        yield Level.FAIL, f"{path}: `syncd run` cannot start: {why}"
+        return
     if not is_there(path):
         yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return
@@ -143,14 +157,28 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
         yield Level.OK, f"{path}: sound, schema version {newest()}"
 
 
+def _hindrance(to: Door, path: Path) -> str | None:
+    """What would keep a start from here; not asked of a daemon that runs, maybe as another user."""
+    from syncd.store.access import folder_hindrance, hindrance
+
+    if _is_up(to):
+        return None
+    return hindrance(path, at_start=True) or folder_hindrance(to.places.socket.parent)
+
+
 def _free_bytes(path: Path) -> int:
     disk = os.statvfs(path)
     return disk.f_bavail * disk.f_frsize
 
 
 def _spool(to: Door) -> Iterator[tuple[Level, str]]:
+    from syncd.store.access import folder_hindrance
+
     path = to.places.spool
     if not is_there(path):
+        if why := folder_hindrance(path):
+            yield Level.FAIL, f"{path}: cannot be made: {why}"
+            return
         yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return
     troubles = [

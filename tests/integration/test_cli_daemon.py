@@ -517,6 +517,20 @@ def test_check_finds_everything_in_order(daemon: Daemon) -> None:
     assert "sandbox-token" not in found.stdout
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_check_fails_where_no_start_finds_the_token(daemon: Daemon, there: bool) -> None:
+    """However well a daemon runs that was started when the file was there."""
+    token = daemon.folder / "a-token"
+    token.unlink(missing_ok=True)
+    if there:
+        token.write_text("sandbox-token")
+    variables = {**daemon.environment, "SYNCD_API__TOKEN_FILE": str(token)}
+    found = syncd("check", folder=daemon.folder, **variables)
+
+    assert found.returncode == (0 if there else 4)
+    assert ("FAIL  credentials" in found.stdout) is not there
+
+
 def test_what_was_handed_in_before_the_start_is_delivered(tmp_path: Path, sandbox: Sandbox) -> None:
     """The file is the outbox, whoever writes to it; the last answer can be read afterwards."""
     daemon = Daemon(tmp_path, sandbox.url)

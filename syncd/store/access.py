@@ -1,0 +1,43 @@
+"""What keeps this user from writing a database, found by looking and changing nothing."""
+
+import os
+import stat
+from pathlib import Path
+
+
+def hindrance(path: Path, *, at_start: bool = False) -> str | None:
+    """Why no database can be made or written at the path: what, where and what to do; else None.
+
+    Looks at the files that SQLite and the lock have there, and at the nearest folder that exists:
+    missing ones are made at the start, which also gives its own database the mode it should have.
+    """
+    for file in (Path(f"{path}.lock"), path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if not file.is_file() or os.access(file, os.R_OK | os.W_OK):
+            continue
+        if at_start and file.suffix != ".lock" and file.stat().st_uid == os.geteuid():
+            continue
+        return _denied(file)
+    return folder_hindrance(path.parent)
+
+
+def folder_hindrance(folder: Path) -> str | None:
+    """Why nothing can be made in the folder, which is made with its parents where missing."""
+    for place in (folder, *folder.parents):
+        try:
+            mode = place.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:
+            return f"{place}: permission denied: let this user enter the folders above"
+        except OSError as error:
+            return f"{place}: {error.strerror}"
+        if not stat.S_ISDIR(mode):
+            return f"{place}: not a folder: move it away"
+        return None if os.access(place, os.W_OK | os.X_OK) else _denied(place)
+    return None
+
+
+def _denied(place: Path) -> str:
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return f"{place}: on a read-only file system: mount it for writing"
+    return f"{place}: permission denied: this user may not write it: run this as its owner"

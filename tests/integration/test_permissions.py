@@ -1,0 +1,77 @@
+"""Folders and files that this user may not write: told as that, and before the start."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import environment, syncd
+
+# Root may write everywhere, unless it gives that up.
+GIVE_UP = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root needs setpriv"
+)
+
+
+def as_anybody(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run one command as somebody for whom modes count."""
+    return subprocess.run(
+        [*(GIVE_UP if os.geteuid() == 0 else ()), sys.executable, "-m", "syncd", *arguments],
+        env=environment(folder, SYNCD_API__TOKEN="t"),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o600])
+@pytest.mark.parametrize("closed", ["state", "state/syncd"])
+def test_check_and_run_agree_on_a_folder_that_is_closed(
+    tmp_path: Path, closed: str, mode: int
+) -> None:
+    folder = tmp_path / closed
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+
+    checked, ran = (as_anybody(command, folder=tmp_path) for command in ("check", "run"))
+
+    folder.chmod(0o700)
+    assert (checked.returncode, ran.returncode) == (1, 1)
+    (database,) = [it for it in checked.stdout.splitlines() if it.split()[1] == "database"]
+    assert database.startswith("FAIL")
+    assert "permission denied" in database
+    assert str(folder) in database
+
+
+def test_check_and_run_agree_on_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+
+    checked, ran = (as_anybody(command, folder=tmp_path) for command in ("check", "run"))
+
+    assert (checked.returncode, ran.returncode) == (1, 1)
+    assert f"{tmp_path / 'state'}: not a folder" in checked.stdout
+
+
+def test_check_looks_at_the_files_too(tmp_path: Path) -> None:
+    """A start by root leaves a lock that the service's user may not open."""
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    lock = tmp_path / "state/syncd/syncd.db.lock"
+    lock.touch(0o400)
+
+    checked, ran = (as_anybody(command, folder=tmp_path) for command in ("check", "run"))
+
+    assert (checked.returncode, ran.returncode) == (1, 1)
+    assert f"{lock}: permission denied: this user may not write it" in checked.stdout
+
+
+def test_check_knows_that_a_start_mends_the_mode_of_its_own_database(tmp_path: Path) -> None:
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    (tmp_path / "state/syncd/syncd.db").chmod(0o400)
+
+    assert as_anybody("check", folder=tmp_path).returncode == 0
