@@ -18,7 +18,7 @@ from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.config import read_token
 from syncd.config.keys import HOSTS
-from syncd.core.answer import NoReply, NotSent, Reply, error_in
+from syncd.core.answer import NoReply, NotSent, Reply, error_in, is_error
 from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
 from syncd.errors import ConfigError, CredentialsError, SyncdError
 
@@ -215,6 +215,10 @@ def _api(to: Door) -> Iterator[tuple[Level, str]]:
     url = to.config.api.url
     answer = asyncio.run(_ask(to, token.reveal))
     if isinstance(answer, Reply):
+        if answer.status == 404 and not is_error(answer.body):
+            why = "answered 404 with something that is not the API: check api.base_url"
+            yield Level.FAIL, f"{url}: this address {why}"
+            return
         own = urlsplit(HOSTS[to.config.api.version]).path
         if answer.status == 404 and urlsplit(url).path not in ("", own):
             yield (

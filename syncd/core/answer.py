@@ -144,6 +144,26 @@ def error_in(body: bytes) -> VendorError:
     )
 
 
+def is_error(body: bytes) -> bool:
+    """Whether a body has one of the documented shapes of an error, not only something to read.
+
+    Any server has an answer of its own for an address that it does not know: a page, a text, or
+    other JSON.
+    """
+    try:
+        decoded = _decoded(body)
+    except (ValueError, RecursionError):
+        return False
+    match decoded:
+        case {"code": str(), "message": str()} | {"error": {"code": str(), "message": str()}}:
+            return True
+        case {"success": False, "error": str()}:
+            return True
+        case {"error": str(), **others}:
+            return not others
+    return False
+
+
 def _decoded(body: bytes) -> object:
     try:
         return msgspec.json.decode(body)

@@ -4,7 +4,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from processes import Sandbox, start_sandbox, syncd
@@ -167,6 +169,29 @@ def test_online_says_what_stands_between(tmp_path: Path) -> None:
     assert code == 1
     assert found["API"][0] == "FAIL"
     assert "connect" in found["API"][1]
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    """A web server that is not the API, and has a page for what it does not know."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_online_does_not_take_another_server_for_the_api(tmp_path: Path) -> None:
+    """Which says 404 to everything, as the API does to a run that does not exist."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere) as server:
+        Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        code, found = check(tmp_path, "--online", SYNCD_API__BASE_URL=url, SYNCD_API__TOKEN="t")
+        server.shutdown()
+
+    why = "this address answered 404 with something that is not the API: check api.base_url"
+    assert code == 1
+    assert found["API"] == ("FAIL", f"{url}: {why}")
 
 
 def _patches(count: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core.answer import Run, VendorError, error_in, run_in
+from syncd.core.answer import Run, VendorError, error_in, is_error, run_in
 
 BARE: dict[str, Any] = {
     "object": "workflow_run",
@@ -257,3 +257,24 @@ def test_a_run_keeps_every_value_in_the_vendors_own_words(kind: str) -> None:
     assert run is not None
     assert run.raw == body
     assert run.metadata == (value.decode() if kind == "metadata" else None)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_one"),
+    [
+        (b'{"code":"NOT_FOUND","message":"No such run.","retryable":false}', True),
+        (b'{"error":{"code":"NOT_FOUND","message":"No such run."}}', True),
+        (b'{"success":false,"error":"Workflow run not found"}', True),
+        (b'{"error":"Not found"}', True),
+        (b"", False),
+        (b"404 page not found", False),
+        (b"<html><h1>Not Found</h1></html>", False),
+        (b'{"detail":"Not Found"}', False),
+        (b'{"message":"no Route matched with those values"}', False),
+        (b'{"code":404,"message":"HTTP 404 Not Found"}', False),
+        (b'{"status":404,"error":"Not Found","path":"/workflow_runs/r"}', False),
+        (b"[" * 100_000, False),
+    ],
+)
+def test_an_error_of_the_api_is_told_from_what_any_server_says(body: bytes, is_one: bool) -> None:
+    assert is_error(body) is is_one
