@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -12,7 +13,7 @@ def hindrance(path: Path, *, at_start: bool = False) -> str | None:
     missing ones are made at the start, which also gives its own database the mode it should have.
     """
     for file in (Path(f"{path}.lock"), path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        if not file.is_file() or os.access(file, os.R_OK | os.W_OK):
+        if not os.path.isfile(file) or os.access(file, os.R_OK | os.W_OK):
             continue
         if at_start and file.suffix != ".lock" and file.stat().st_uid == os.geteuid():
             continue
@@ -38,6 +39,7 @@ def folder_hindrance(folder: Path) -> str | None:
 
 
 def _denied(place: Path) -> str:
-    if os.statvfs(place).f_flag & os.ST_RDONLY:
-        return f"{place}: on a read-only file system: mount it for writing"
+    with suppress(OSError):  # a disk that is gone
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            return f"{place}: on a read-only file system: mount it for writing"
     return f"{place}: permission denied: this user may not write it: run this as its owner"

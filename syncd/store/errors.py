@@ -1,9 +1,10 @@
 """What the store says when it cannot: SQLite's errors, translated once."""
 
-import os
 import sqlite3
+from pathlib import Path
 
 from syncd.errors import SyncdError
+from syncd.store.access import hindrance
 
 
 class StoreError(SyncdError):
@@ -34,6 +35,7 @@ _FULL = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOMEM,
 }
+_NOT_LET = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # SQLite takes a name of the schema with a letter changed for another name.
 _NOT_AS_MADE = ("no such table", "no such column", "unsupported file format", "table outbox")
@@ -52,8 +54,8 @@ def translated(error: SqliteError, path: str) -> SyncdError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
     if code in _BUSY:
         return StoreBusy(f"{path}: locked by another process: {error}")
-    if code == sqlite3.SQLITE_READONLY and not os.access(path, os.W_OK):
-        return StoreFull(f"{path}: {error}: this user may not write it: run this as its owner")
+    if code in _NOT_LET and (why := hindrance(Path(path))):
+        return StoreFull(f"{path}: {error}: {why}")
     if code in _FULL:
         return StoreFull(f"{path}: {error}: free space or mend the file system")
     if code in _CORRUPT:

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from syncd.store import integrity
+from syncd.store.access import hindrance
 from syncd.store.errors import SQLITE_ERRORS, SqliteError, StoreError, recovery, translated
 
 BUSY_TIMEOUT_S = 5.0
@@ -65,7 +66,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
         if type(known) is StoreError:  # damaged, for everybody
             raise known from error
         if not _nobody_else_has_it(path, error):
-            raise StoreError(f"{path}: {error}: read it as its owner, or ask the daemon") from error
+            advice = hindrance(path) or "read it as its owner, or ask the daemon"
+            raise StoreError(f"{path}: {error}: {advice}") from error
         try:
             db, found = _opened(path, "mode=ro&immutable=1")
         except SQLITE_ERRORS:

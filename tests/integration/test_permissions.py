@@ -75,3 +75,20 @@ def test_check_knows_that_a_start_mends_the_mode_of_its_own_database(tmp_path: P
     (tmp_path / "state/syncd/syncd.db").chmod(0o400)
 
     assert as_anybody("check", folder=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["list", "enqueue r --name y", "pause"])
+def test_a_folder_without_permission_is_not_a_full_disk(tmp_path: Path, command: str) -> None:
+    """SQLite only says that it cannot open its files there."""
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    folder = tmp_path / "state/syncd"
+    (folder / "syncd.db.lock").touch(0o600)
+    (folder / "syncd.db-wal").write_bytes(bytes(64))  # a reader cannot do without SQLite's files
+    folder.chmod(0o555)
+
+    found = as_anybody(*command.split(), folder=tmp_path)
+
+    folder.chmod(0o700)
+    assert found.returncode == 1
+    assert f"{folder}: permission denied: this user may not write it" in found.stderr
+    assert "free space" not in found.stderr
