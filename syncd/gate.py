@@ -23,6 +23,7 @@ from syncd.core.outcome import (
     LockedOut,
     Outcome,
     Refused,
+    Trouble,
     Unavailable,
 )
 
@@ -93,6 +94,7 @@ class Gate:
         self._closed_until = clock() + min(closed_for_s, MAX_RETRY_AFTER_S)
         self._in_flight = 0
         self._paused = False
+        self._lockout: Trouble | None = None
         self._going_since = clock()
         self._line = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -146,7 +148,8 @@ class Gate:
                     if was.position is not Position.CLOSED
                     else window.grown(self._window, now, in_flight)
                 )
-            case LockedOut():
+            case LockedOut(trouble):
+                self._lockout = trouble
                 self._breaker = breaker.locked_out(
                     self._breaker, now, self._probe_wait_s(), probe=probe
                 )
@@ -218,6 +221,11 @@ class Gate:
         return self._breaker.position is not Position.CLOSED and (
             self._breaker.cause is Cause.CREDENTIALS
         )
+
+    @property
+    def lockout(self) -> Trouble | None:
+        """The last answer by which sending is blocked; None while it is not."""
+        return self._lockout if self.blocked else None
 
     @property
     def is_open(self) -> bool:

@@ -23,6 +23,7 @@ from syncd.core.outcome import (
     Trouble,
     Unavailable,
     classify,
+    lockout,
 )
 from syncd.core.plan import UNSENDABLE, request_of
 from syncd.core.schedule import Lane
@@ -368,7 +369,12 @@ class Relay:
                 else:
                     log.info("relay.taken_apart", run=lane.run, patches=request.ids)
             case LockedOut(trouble):
-                log.error("gate.blocked", reason=trouble.code, message=trouble.message)
+                log.error(
+                    "gate.blocked",
+                    reason=trouble.code,
+                    message=trouble.message,
+                    meaning=lockout(trouble.code),
+                )
             case Unavailable(trouble):
                 log.debug(
                     "relay.deferred",

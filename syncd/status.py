@@ -8,6 +8,7 @@ from typing import Any
 
 from syncd import __version__
 from syncd.core import estimate
+from syncd.core.outcome import lockout
 from syncd.core.sending import Sending
 from syncd.gate import Gate
 from syncd.relay import Relay
@@ -116,8 +117,8 @@ class Status:
             return "draining", "stopping: waiting for the answers that are out"
         if self._gate.paused:
             return "paused", "an operator has paused sending: syncd resume"
-        if self._gate.blocked:
-            return "blocked", "the API does not accept the credentials: see the last error"
+        if refusal := self._gate.lockout:
+            return "blocked", lockout(refusal.code)
         if trouble := self._relay.trouble:
             return "waiting", f"nothing can be written down: {trouble}"
         if gate.breaker != "closed":

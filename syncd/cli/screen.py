@@ -123,7 +123,7 @@ def _advice(status: dict[str, Any], start: str) -> Iterator[tuple[str, str]]:
     if daemon["state"] == "paused":
         yield "syncd resume", "sending is paused"
     if daemon["state"] == "blocked":
-        yield "syncd check --online", "is it the token, its rights or the account?"
+        yield "syncd check --online", "is it the token, the account or api.version?"
     if outbox["deferred"]:
         yield "syncd list --state deferred", "what is tried again, when, and why"
     if outbox["dead"]:

@@ -260,7 +260,7 @@ def _advice(row: Row) -> Iterator[tuple[str, str]]:
         elif daemon == "paused":
             yield "syncd resume", "sending is paused"
         elif daemon == "blocked":
-            yield "syncd check --online", "is it the token, its rights or the account?"
+            yield "syncd check --online", "is it the token, the account or api.version?"
         if _state(row) == "deferred":
             yield f"syncd retry --run {run}", "try now"
     if row["run"]["dead"] + row["run"]["held"] and state not in ("dead", "held"):

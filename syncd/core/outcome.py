@@ -83,10 +83,11 @@ _LATER_STATUSES = frozenset({408, 409, 421, 425, 429})
 _OVERLOAD_STATUSES = frozenset({429, 503, 504})
 
 # The vendor's documented codes (error-codes page, 2026-02-09) that say more than their status.
+_REMOVED = "ENDPOINT_REMOVED"
 _BLAME_BY_CODE = {
     "UNAUTHORIZED": Blame.CREDENTIALS,
     "USAGE_BLOCKED": Blame.CREDENTIALS,
-    "ENDPOINT_REMOVED": Blame.CREDENTIALS,  # a wrong api.version: nobody's patch is at fault
+    _REMOVED: Blame.CREDENTIALS,  # a wrong api.version: nobody's patch is at fault
     "NOT_FOUND": Blame.RUN,
     "RATE_LIMIT_EXCEEDED": Blame.SERVER,
     "INTERNAL_ERROR": Blame.SERVER,
@@ -164,6 +165,13 @@ def _blame(status: int, error: VendorError) -> Blame:
     if status < 400 or status >= 500 or status in _LATER_STATUSES:
         return Blame.SERVER
     return _refusal(status)
+
+
+def lockout(code: str | None) -> str:
+    """Why nothing is sent, and what to do, after a LockedOut with this code."""
+    if code == _REMOVED:
+        return "the API no longer has this version or endpoint: set api.version, then restart"
+    return "the API does not accept the credentials: see the last error"
 
 
 def _refusal(status: int) -> Blame:

@@ -399,6 +399,26 @@ def test_refused_credentials_are_named_with_the_answer(tmp_path: Path) -> None:
     assert "  syncd check --online   " in found.stdout
 
 
+def test_a_version_that_is_gone_is_named_as_the_cause(tmp_path: Path) -> None:
+    with (
+        start_sandbox(tmp_path, "--faults", "410=1", "--api", "2026-02-09") as sandbox,
+        start_daemon(
+            tmp_path / "d",
+            sandbox.url,
+            api={"version": "2026-02-09"},
+            retry={"base_s": 60.0, "cap_s": 60.0},
+        ) as daemon,
+    ):
+        (patch_id,) = enqueue(daemon, ("r", {"a": 1}))
+        daemon.syncd("wait", "--patch", str(patch_id), "--timeout", "1")
+        about = json.loads(daemon.syncd("status", "--json").stdout)["daemon"]
+        log = daemon.log()
+
+    gone = "the API no longer has this version or endpoint: set api.version, then restart"
+    assert (about["state"], about["reason"]) == ("blocked", gone)
+    assert gone in log
+
+
 # The daemon down
 
 

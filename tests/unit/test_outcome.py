@@ -18,6 +18,7 @@ from syncd.core.outcome import (
     Refused,
     Unavailable,
     classify,
+    lockout,
     retry_after_s,
 )
 
@@ -60,6 +61,15 @@ def test_every_status_speaks_for_somebody(status: int) -> None:
 def test_refused_credentials_lock_out_and_park_nothing(status: int) -> None:
     for body in (b"", b'{"success":false,"error":"no"}', b'{"retryable":false}', b"<html>"):
         assert isinstance(classify(Reply(status, body), RUN_ID, NOW), LockedOut)
+
+
+def test_a_version_that_is_gone_is_not_told_as_refused_credentials() -> None:
+    outcome = classify(error(410, code="ENDPOINT_REMOVED"), RUN_ID, NOW)
+
+    assert isinstance(outcome, LockedOut)
+    assert "set api.version" in lockout(outcome.trouble.code)
+    assert "credentials" not in lockout(outcome.trouble.code)
+    assert "does not accept the credentials" in lockout("http_401")
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
