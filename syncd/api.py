@@ -6,6 +6,7 @@ have to be switched off here, cost more than half of a request's processor time 
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -303,9 +304,9 @@ def _no_reply(error: BaseException, timeout_s: float, *, sent: bool) -> NoReply:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             return NoReply("tls", f"TLS failed: {_plain(error)}", ambiguous=False)
         case aiohttp.ClientConnectorDNSError():
-            return NoReply("dns", f"the host has no address: {_plain(error)}", ambiguous=False)
+            return NoReply("dns", f"the host has no address: {_unreached(error)}", ambiguous=False)
         case aiohttp.ClientConnectorError():
-            return NoReply("connect", f"no connection: {_plain(error)}", ambiguous=False)
+            return NoReply("connect", f"no connection: {_unreached(error)}", ambiguous=False)
         case ValueError() if not sent:
             return NoReply("request", f"cannot be sent: {_plain(error)}", ambiguous=False)
         case aiohttp.ClientPayloadError():
@@ -314,6 +315,17 @@ def _no_reply(error: BaseException, timeout_s: float, *, sent: bool) -> NoReply:
             return NoReply("reset", f"the connection broke: {_plain(error)}", ambiguous=True)
         case _:
             return NoReply("protocol", f"not HTTP: {_plain(error)}", ambiguous=True)
+
+
+def _unreached(error: aiohttp.ClientConnectorError) -> str:
+    """Where and why. aiohttp's own text speaks of TLS also where none is used."""
+    cause, host = error.os_error, str(error.host)
+    # asyncio puts a sentence of its own, without the reason, in the place of the system's.
+    if cause.errno is not None and cause.errno > 0:
+        why = os.strerror(cause.errno)
+    else:
+        why = cause.strerror or _plain(cause)
+    return f"{f'[{host}]' if ':' in host else host}:{error.port}: {why}"
 
 
 def _plain(error: BaseException) -> str:

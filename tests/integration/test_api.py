@@ -176,7 +176,7 @@ async def test_no_connection_is_not_ambiguous() -> None:
 
     assert isinstance(refused, NoReply)
     assert (refused.cause, refused.ambiguous) == ("connect", False)
-    assert "127.0.0.1" in refused.message
+    assert refused.message == f"no connection: {url.removeprefix('http://')}: Connection refused"
 
 
 async def test_a_host_without_an_address_is_not_ambiguous() -> None:
@@ -185,6 +185,8 @@ async def test_a_host_without_an_address_is_not_ambiguous() -> None:
 
     assert isinstance(refused, NoReply)
     assert refused.cause in {"dns", "connect"}
+    assert "no-such-host.invalid:80: " in refused.message
+    assert "ssl" not in refused.message
     assert refused.ambiguous is False
 
 
