@@ -6,10 +6,11 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -23,12 +24,13 @@ from syncd.config import (
     ConfigErrorWithRest,
     NoSettings,
     Places,
+    PlacesUnsure,
     guesses,
     load,
     locate,
 )
 from syncd.core.sending import Live
-from syncd.errors import SyncdError
+from syncd.errors import ConfigError, SyncdError
 
 DEEP = 1000
 MUTE_S = 3.0  # longer than this nobody waits without a word
@@ -160,19 +162,30 @@ def door(config_path: str | None) -> Door:
 def readers_door(config_path: str | None) -> Door:
     """The same for who only looks, and may be shown a daemon that is but likely the one meant.
 
-    That is where the settings file cannot be read at all; if no daemon listens where its own may
-    be, it raises ConfigError too.
+    That is where the settings file cannot be read at all, or what is wrong in it may have said
+    where things are; if no daemon listens where its own may be, it raises ConfigError too.
     """
     try:
         return door(config_path)
+    except PlacesUnsure as error:
+        rest = error.rest, locate(error.rest, os.environ)
+        return _listening(error, chain([rest], guesses(error.rest.source, os.environ)))
     except NoSettings as error:
-        for config, places in guesses(error.source, os.environ):
-            guessed = Door(config, places)
-            with suppress(SyncdError):
-                if guessed.wire.answers():
-                    click.echo(f"syncd: {error}; asking who listens on {places.socket}", err=True)
-                    return guessed
-        raise
+        return _listening(error, guesses(error.source, os.environ))
+
+
+def _listening(error: ConfigError, candidates: Iterable[tuple[Config, Places]]) -> Door:
+    """The first at which a daemon answers; says so, and raises the error where none does."""
+    for config, places in candidates:
+        guessed = Door(config, places)
+        with suppress(SyncdError):
+            if guessed.wire.answers():
+                *others, last = error.errors
+                for line in others:
+                    click.echo(f"syncd: {line}", err=True)
+                click.echo(f"syncd: {last}; asking who listens on {places.socket}", err=True)
+                return guessed
+    raise error
 
 
 def strict_door(config_path: str | None) -> Door:

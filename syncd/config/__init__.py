@@ -6,7 +6,14 @@ Written by hand: importing pydantic alone takes half of the 0.3 s in which a com
 from syncd.config.guess import guesses
 from syncd.config.keys import Api, Config, Control, Delivery, Log, Retry, Spool, Store
 from syncd.config.places import Places, locate
-from syncd.config.read import DEFAULT_FILE, ConfigErrorWithRest, NoSettings, load, parse
+from syncd.config.read import (
+    DEFAULT_FILE,
+    ConfigErrorWithRest,
+    NoSettings,
+    PlacesUnsure,
+    load,
+    parse,
+)
 from syncd.config.token import Token, read_token
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "Log",
     "NoSettings",
     "Places",
+    "PlacesUnsure",
     "Retry",
     "Spool",
     "Store",

@@ -13,7 +13,7 @@ from syncd.errors import ConfigError
 DEFAULT_FILE = "/etc/syncd/syncd.toml"
 MAX_FILE_BYTES = 1 << 20
 
-PLACES = ("store", "spool", "control")  # sections that say where things are
+PLACES = ("store.path", "spool.path", "control.socket")  # the keys that say where things are
 
 # Variables of that shape which are not keys of the file.
 TOKEN_VARIABLE = "SYNCD_API__TOKEN"  # noqa: S105 - the variable's name
@@ -40,8 +40,9 @@ def load(path: str | None, environ: Mapping[str, str], *, default: str = DEFAULT
 def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str) -> Config:
     """Check every key of `mapping` and every SYNCD_…__… of `environ`; `source` names the mapping.
 
-    Raises ConfigError with every error at once; it carries the rest of the settings where only
-    values are wrong, and none that says where the database, the spool or the socket are.
+    Raises ConfigError with every error at once: ConfigErrorWithRest where only values are wrong,
+    and none that says where the database, the spool or the socket are; else PlacesUnsure, if there
+    may be a daemon all the same.
     """
     errors = [*_unknown_in_file(mapping, source), *_unknown_in_environment(environ)]
     places_known = not errors
@@ -54,7 +55,7 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
         value = key.rule.accept(entry.value)
         if value is None:
             errors.append(f"{entry.where} = {entry.shown}: must be {key.rule.allowed}")
-            places_known &= key.section not in PLACES
+            places_known &= str(key) not in PLACES
             continue
         given[str(key)] = entry
         section = replace(getattr(config, key.section), **{key.name: value})
@@ -63,15 +64,22 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
     try:
         locate(config, environ)
     except ConfigError as error:
-        errors += [f"{source}: {line}" for line in error.errors]
-        places_known = False
+        raise ConfigError([*errors, *(f"{source}: {line}" for line in error.errors)]) from error
     if errors:
-        raise ConfigErrorWithRest(errors, config) if places_known else ConfigError(errors)
+        raise (ConfigErrorWithRest if places_known else PlacesUnsure)(errors, config)
     return config
 
 
 class ConfigErrorWithRest(ConfigError):
     """Some values are wrong; `rest` has the others, and the defaults in place of the wrong ones."""
+
+    def __init__(self, errors: Iterable[str], rest: Config) -> None:
+        super().__init__(errors)
+        self.rest = rest
+
+
+class PlacesUnsure(ConfigError):
+    """What is wrong may have said where things are; `rest` is what can be understood."""
 
     def __init__(self, errors: Iterable[str], rest: Config) -> None:
         super().__init__(errors)

@@ -405,6 +405,39 @@ def test_readers_find_the_daemon_whose_settings_file_has_been_broken(
         assert "asking" not in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "said", "unsure"),
+    [
+        ('[delivery]\nrate_per_s = "many"', "delivery.rate_per_s", False),
+        ("[store]\nretention_days = -1", "store.retention_days", False),
+        ("[store]\npath = 5", "store.path", True),
+        ("[delivery]\nrate = 5", "delivery.rate", True),
+        ("[delivry]\nrate_per_s = 5", "delivry", True),
+    ],
+)
+def test_readers_find_the_daemon_whatever_is_wrong_in_its_settings(
+    tmp_path: Path, sandbox: Sandbox, line: str, said: str, unsure: bool
+) -> None:
+    """Verbs are refused where it is not sure which daemon is meant; and so is all, if none is."""
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.syncd("enqueue", "here", "--name", "x")
+        daemon.syncd("wait", "--all", "--timeout", "9")
+        daemon.config.write_text(f"{line}\n")
+        looked = [daemon.syncd(*reader) for reader in READERS]
+        changed = daemon.syncd("pause")
+        daemon.stop()
+        gone = daemon.syncd("status")
+
+    asking = f"; asking who listens on {daemon.socket}" if unsure else ""
+    for found in looked:
+        assert found.returncode == 0
+        assert found.stderr.startswith(f"syncd: {daemon.config}: {said}")
+        assert found.stderr.endswith(f"{asking}\n")
+        assert found.stderr.count("\n") == 1
+    assert changed.returncode == (4 if unsure else 0)
+    assert gone.returncode == (4 if unsure else 3)
+
+
 @contextmanager
 def halted(daemon: Daemon) -> Iterator[None]:
     """It hangs while the block runs."""
