@@ -304,9 +304,10 @@ class Relay:
                 await self._move_on(lane, request.ids)
             case Refused(trouble) if trouble.blame is Blame.RUN:
                 # All that waited is parked; what has come for the run since then is not.
-                self.figures.unknown.add(lane.run, trouble)
+                self.figures.refuses(lane.run, trouble)
                 await self._move_on(lane, tuple(patch.id for patch in lane.waiting))
-            case Refused() if len(request.ids) == 1:
+            case Refused(trouble) if len(request.ids) == 1:
+                self.figures.refuses(lane.run, trouble)
                 await self._move_on(lane, request.ids)
             case Refused():
                 lane.alone_until = request.ids[-1]

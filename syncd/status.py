@@ -56,8 +56,8 @@ class Status:
         gate = self._gate.figures()
         sending = self.sending()
         troubles = list(self._troubles())
-        if unknown := self._relay.figures.unknown.trouble(self._relay.figures.confirmed):
-            troubles.append(unknown)
+        if refusals := self._relay.figures.trouble():
+            troubles.append(refusals)
         if self._relay.trouble and sending.state != "waiting":
             troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
         return {

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from syncd.core.alike import Alike
 from syncd.core.estimate import Lately
 from syncd.core.minute import Minute
+from syncd.core.outcome import Trouble
 from syncd.core.unknown import Unknown
 
 
@@ -18,6 +20,7 @@ class Figures:
     latency_s: float = 0.0
     """Of one request, smoothed."""
     unknown: Unknown = field(default_factory=Unknown)
+    alike: Alike = field(default_factory=Alike)
     _delivered: Minute = field(default_factory=Minute)
     _requests: Minute = field(default_factory=Minute)
     _done: Minute = field(default_factory=Minute)
@@ -44,6 +47,16 @@ class Figures:
         self.delivered += patches
         self.confirmed += 1
         self._delivered.add(patches, now)
+        self.alike.end()
+
+    def refuses(self, run: str, trouble: Trouble) -> None:
+        """A patch of the run is dead, or all that waited for it."""
+        self.unknown.add(run, trouble)
+        self.alike.add(run, trouble)
+
+    def trouble(self) -> str | None:
+        """What the refusals have in common, in a line, if that looks like a wrong setting."""
+        return self.unknown.trouble(self.confirmed) or self.alike.trouble()
 
     def ends(self, patches: int, now: float) -> None:
         """This many patches wait no more: delivered or refused."""

@@ -438,6 +438,23 @@ def test_readers_find_the_daemon_whatever_is_wrong_in_its_settings(
     assert gone.returncode == (4 if unsure else 3)
 
 
+def test_status_says_so_where_everything_is_refused_alike(tmp_path: Path) -> None:
+    """As where the API wants a version and is told none: each patch alone looks like a bad one."""
+    with (
+        start_sandbox(tmp_path, "--faults", "400=1") as sandbox,
+        start_daemon(tmp_path / "d", sandbox.url) as daemon,
+    ):
+        patches = "".join(f'{{"workflow_run_id":"r{n}","name":"x"}}\n' for n in range(20))
+        daemon.syncd("enqueue", "--file", "-", "--format", "jsonl", input=patches)
+        daemon.syncd("wait", "--all", "--timeout", "15")
+        status = json.loads(daemon.syncd("status", "--json").stdout)
+
+    (trouble,) = status["troubles"]
+    assert status["outbox"]["dead"] == 20
+    assert trouble.startswith("at least 20 runs in a row were refused alike, HTTP 400 (http_400)")
+    assert trouble.endswith("syncd retry --reason http_400")
+
+
 @contextmanager
 def halted(daemon: Daemon) -> Iterator[None]:
     """It hangs while the block runs."""
