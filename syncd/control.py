@@ -14,6 +14,7 @@ from typing import Any, cast
 import orjson
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from syncd.core.patch import Invalid, Patch, parse
 from syncd.core.sending import Live, Sending
@@ -211,7 +212,11 @@ class Control:
 
     async def _open_batch(self, request: web.Request) -> web.StreamResponse:
         """The command leaves its request open: if that ends before the batch, it was killed."""
-        name = str(_object_of(await request.content.readline()).get("name") or "enqueue")
+        try:
+            line = await request.content.readline()
+        except LineTooLong:
+            raise web.HTTPBadRequest(text="the first line is too long") from None
+        name = str(_object_of(line).get("name") or "enqueue")
         batch_id = (await self._store.open_batch(name, "enqueue")).batch_id
         self.handed_in.add(batch_id)
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
