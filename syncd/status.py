@@ -15,6 +15,11 @@ from syncd.relay import Relay
 from syncd.spool import Spool
 from syncd.store import Store, read
 
+_GONE = (
+    "{}: the database was moved or removed under the daemon, which goes on with it unseen: stop"
+    " syncd, then put it back, with its -wal"
+)
+
 
 class Status:
     """Asks the parts of one daemon. They are not changed by it."""
@@ -60,6 +65,8 @@ class Status:
             troubles.append(refusals)
         if self._relay.trouble and sending.state != "waiting":
             troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
+        if not await asyncio.to_thread(self._store.path.exists):
+            troubles.insert(0, _GONE.format(self._store.path))
         return {
             "daemon": {
                 "running": True,

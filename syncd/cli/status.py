@@ -75,6 +75,7 @@ def offline(to: Door) -> dict[str, Any]:
     What only a running daemon can know, such as the pace in use, is null.
     """
     from syncd.spool import Spool
+    from syncd.store.lock import is_held
 
     spool = Spool(to.places.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
     known = _database(to)
@@ -103,8 +104,14 @@ def offline(to: Door) -> dict[str, Any]:
         "eta_s": 0.0 if nothing_waits else None,
         "spool": {"waiting": spool.waiting(), "rejected": spool.rejected()},
         "last_error": last_error,
-        "troubles": [],
+        "troubles": [_UNHEARD.format(to.places.socket)] if is_held(to.places.store) else [],
     }
+
+
+_UNHEARD = (
+    "a process holds the database, and none answers at {}: if that lasts, the daemon's socket was"
+    " removed: restart it"
+)
 
 
 def start_command() -> str:

@@ -33,6 +33,21 @@ async def hold(path: Path, patience_s: float) -> int:
     return lock
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a database, as far as this user may see that."""
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _opened(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

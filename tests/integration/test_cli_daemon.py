@@ -78,6 +78,35 @@ def test_status_comes_from_the_daemon(daemon: Daemon) -> None:
     assert "running" in daemon.syncd("status").stdout
 
 
+def test_a_daemon_whose_socket_was_removed_is_not_taken_for_none(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.socket.unlink()
+
+        found = daemon.syncd("status", "--json")
+
+        (trouble,) = json.loads(found.stdout)["troubles"]
+        assert f"none answers at {daemon.socket}" in trouble
+        assert "restart" in trouble
+    gone = daemon.syncd("status", "--json")
+    assert json.loads(gone.stdout)["troubles"] == []
+
+
+def test_a_database_that_was_moved_under_the_daemon_is_told(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        before = json.loads(daemon.syncd("status", "--json").stdout)
+        daemon.database.rename(daemon.database.with_name("moved.db"))
+
+        after = json.loads(daemon.syncd("status", "--json").stdout)
+
+    assert before["troubles"] == []
+    (trouble,) = after["troubles"]
+    assert trouble.startswith(f"{daemon.database}: the database was moved")
+
+
 def test_status_does_not_import_what_is_slow(daemon: Daemon) -> None:
     """Of the 0.3 s that an answer may take, most would go into imports."""
     script = (
