@@ -10,9 +10,8 @@ from itertools import chain
 from syncd.core.patch import Patch
 
 MANY = 1000  # patches from which on it pays to treat them in bulk
-ABANDONED_S = (
-    60.0  # a batch of `syncd enqueue` that nothing came to for longer has lost its command
-)
+# A batch of `syncd enqueue` to which nothing came for longer has lost its command.
+ABANDONED_S = 60.0
 CUT_OFF = "`syncd enqueue` has ended before the file did"
 
 
