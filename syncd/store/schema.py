@@ -4,6 +4,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -193,6 +194,7 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+@cache
 def _migrations() -> list[tuple[int, str]]:
     folder = resources.files("syncd.store") / "migrations"
     scripts = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]

@@ -19,14 +19,21 @@ HIDDEN_FOR = 2000  # seeds after which a planted bug counts as missed
 
 # Where a bug that is rare was last seen: it is looked for there first, then everywhere.
 SEEN_AT = {
+    "believe_a_lost_answer": (15, 27),
     "call_a_cut_drain_clean": (568,),
-    "do_not_see_a_step_while_nobody_runs": (81, 109),
-    "drop_the_fence": (112, 152),
+    "do_not_hear_a_pause": (27, 29),
+    "do_not_see_a_step_while_nobody_runs": (81, 109, 28),
+    "drop_the_fence": (112, 152, 45),
     "forget_an_unclean_stop": (112, 152),
+    "give_up_on_a_full_disk": (26, 35),
     "never_break": (89, 971),
+    "probe_at_once": (390, 581),
+    "read_back_without_end": (18, 22),
+    "reload_breaks_the_silence": (19, 33),
+    "reload_leaves_the_limit": (32, 45),
     "shorten_the_silence": (33, 148),
     "sleep_through_lost_wakes": (48, 63),
-    "try_again_at_once": (43, 59),
+    "try_again_at_once": (117, 59),
 }
 
 # What besides the vendor's faults must have happened, or nothing of it is proved.
