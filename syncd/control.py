@@ -4,8 +4,6 @@ HTTP on a unix socket, for the `syncd` command only. Who may connect is the sock
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from syncd import listener
 from syncd.core.patch import Invalid, Patch, parse
 from syncd.core.sending import Live, Sending
 from syncd.errors import SyncdError
@@ -60,7 +59,6 @@ class Control:
 
     async def listen(self, path: Path, stack: AsyncExitStack) -> None:
         """Listen until `stack` is closed. Raises SyncdError if the path is taken or not ours."""
-        _make_way(path)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors])
         app.add_routes(
             [
@@ -79,17 +77,7 @@ class Control:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        before = os.umask(0o117)  # members of the group may connect, others may not
-        try:
-            listener.bind(os.fspath(path))
-        except OSError as error:
-            listener.close()
-            raise SyncdError(f"{path}: {error.strerror or error}: check control.socket") from error
-        finally:
-            os.umask(before)
-        stack.callback(path.unlink, missing_ok=True)
-        await web.SockSite(runner, listener).start()
+        await listener.listen(path, runner, stack)
 
     async def _get_status(self, _: web.Request) -> web.Response:
         return _json(await self._status())
@@ -375,25 +363,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise web.HTTPBadRequest(text=f"where = {text!r}: must be KEY=VALUE")
     return key, value
-
-
-def _make_way(path: Path) -> None:
-    """A socket left behind by a killed daemon is removed; one that answers is not."""
-    try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        if not path.is_socket():
-            if path.exists():
-                raise SyncdError(f"{path}: not a socket: name another control.socket")
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1.0)
-            try:
-                probe.connect(os.fspath(path))
-            except ConnectionRefusedError:
-                path.unlink()
-            else:
-                raise SyncdError(
-                    f"{path}: another daemon listens here: stop it, or name another control.socket"
-                )
-    except OSError as error:
-        raise SyncdError(f"{path}: {error.strerror or error}: check control.socket") from error

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[2] / "syncd"
 
 PURE = {"core", "errors"}
 ADAPTERS = {
-    *("api", "clock", "gate", "notify", "log", "metrics", "process", "spool", "formats", "store"),
+    *("api", "clock", "gate", "listener", "notify", "log", "metrics", "process"),
+    *("spool", "formats", "store"),
 }
 SERVICES = {"intake", "relay", "fence", "lanes", "settler", "status", "control", "upkeep"}
 
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settler": {"store", *PURE},
     "status": {"relay", "gate", "spool", "store", *PURE},
     "upkeep": {"clock", "store", *PURE},
-    "control": {"relay", "spool", "formats", "gate", "store", *PURE},
+    "control": {"listener", "relay", "spool", "formats", "gate", "store", *PURE},
     **dict.fromkeys(ADAPTERS, PURE),
     "config": PURE,
     "sandbox": {"core"},
