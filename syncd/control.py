@@ -229,12 +229,15 @@ class Control:
             log.warning("store.unavailable", doing="cut_off", error=str(error))
 
     async def _close_batch(self, request: web.Request) -> web.Response:
-        rejected = (await _object(request)).get("rejected")
+        how = await _object(request)
+        rejected, refused = how.get("rejected"), how.get("refused")
+        if not isinstance(refused, str | None):
+            raise web.HTTPBadRequest(text="refused must be a text: why the rest does not come")
         if rejected is not None and (type(rejected) is not int or rejected < 0):
             raise web.HTTPBadRequest(text="rejected must be a whole number, 0 or more")
         batch_id = _whole(request.match_info["id"], 0)
         self.handed_in.discard(batch_id)
-        await self._store.close_batch(batch_id, rejected)
+        await self._store.close_batch(batch_id, rejected, refused=refused)
         return _json({})
 
     async def _operate(self, request: web.Request) -> web.Response:

@@ -43,7 +43,10 @@ _COLUMNS = (
 @json_option
 @config_option
 def batches_command(*, limit: int, as_json: bool, config_path: str | None) -> None:
-    """Progress of the files taken in, newest first; "refused" is one of which nothing was taken."""
+    """Progress of the files taken in, newest first.
+
+    "refused" is one of which nothing was taken, "cut" one of which the rest will not come.
+    """
     found = first_of(limit, readers_door(config_path).lines("batches", {"limit": limit + 1}))
     now = time.time()
     show(found, _COLUMNS, lambda line: _cells(line, now), as_json=as_json, none="no batches")
@@ -61,4 +64,5 @@ def _done(batch: dict[str, Any]) -> str:
     if batch["refused"] is not None and not batch["accepted"]:
         return "refused"
     settled = batch["accepted"] - batch["waiting"]
-    return f"{100 * settled // batch['accepted'] if batch['accepted'] else 100}%"
+    done = f"{100 * settled // batch['accepted'] if batch['accepted'] else 100}%"
+    return f"cut, {done}" if batch["refused"] is not None else done

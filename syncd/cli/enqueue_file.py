@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -40,6 +41,8 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
     """Hand in a file's patches in order. Returns 1 if any of its lines was rejected."""
     tally = Tally("stdin" if path == "-" else plain(Path(path).name))
     limit = to.config.spool.max_file_bytes
+    # Who ends it in a friendly way is told as much as who presses Ctrl-C, and so is the batch.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _file(path) as file:
             kind = _format(path, format_name, file)
@@ -77,13 +80,26 @@ def _hand_in(
             tally.rejects += chunk.rejects[: KEPT - len(tally.rejects)]
             tally.line = chunk.end.line
             yield chunk
-    except BaseException:
+    except BaseException as error:
         if batch_id is not None:
             with suppress(SyncdError):
-                box.leave_batch(batch_id, tally.rejected)
+                box.leave_batch(batch_id, tally.rejected, _why(error))
         raise
     if batch_id is not None:
         box.close_batch(batch_id, tally.rejected)
+
+
+def _why(error: BaseException) -> str:
+    """Why the rest does not come, for whoever waits for the batch."""
+    from syncd.store.accept import CUT_OFF, INTERRUPTED
+
+    match error:
+        case SyncdError():
+            return str(error)
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case _:
+            return CUT_OFF
 
 
 def _format(path: str, format_name: str | None, file: BinaryIO) -> Format:

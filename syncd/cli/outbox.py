@@ -103,15 +103,14 @@ class ByDaemon:
 
     def close_batch(self, batch_id: int, rejected: int) -> None:
         """The whole file was handed in, but for so many of its lines."""
-        self._close(batch_id, rejected, PATIENT_S)
+        self._close(batch_id, {"rejected": rejected}, PATIENT_S)
 
-    def leave_batch(self, batch_id: int, rejected: int) -> None:
+    def leave_batch(self, batch_id: int, rejected: int, why: str) -> None:
         """The rest of the file will not come. Nobody waits long for the answer."""
-        self._close(batch_id, rejected, HASTY_S)
+        self._close(batch_id, {"rejected": rejected, "refused": why}, HASTY_S)
 
-    def _close(self, batch_id: int, rejected: int, wait_s: float) -> None:
-        body = orjson.dumps({"rejected": rejected})
-        self._tell(f"/batches/{batch_id}/close", body, wait_s)
+    def _close(self, batch_id: int, how: dict[str, object], wait_s: float) -> None:
+        self._tell(f"/batches/{batch_id}/close", orjson.dumps(how), wait_s)
 
     def _tell(self, target: str, body: bytes, wait_s: float = PATIENT_S) -> dict[str, Any]:
         return self._there(self.to.tell(target, body, wait_s=wait_s))
@@ -148,7 +147,11 @@ class ByFile:
 
         self._atomic(lambda db: accept.close_batch(db, batch_id, time.time(), rejected))
 
-    leave_batch = close_batch
+    def leave_batch(self, batch_id: int, rejected: int, why: str) -> None:
+        """The rest of the file will not come."""
+        from syncd.store import accept
+
+        self._atomic(lambda db: accept.close_batch(db, batch_id, time.time(), rejected, why))
 
     def _atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self.db.execute("BEGIN IMMEDIATE")

@@ -13,6 +13,7 @@ MANY = 1000  # patches from which on it pays to treat them in bulk
 # A batch of `syncd enqueue` to which nothing came for longer has lost its command.
 ABANDONED_S = 60.0
 CUT_OFF = "`syncd enqueue` has ended before the file did"
+INTERRUPTED = "`syncd enqueue` was interrupted"
 
 
 @dataclass(frozen=True, slots=True)

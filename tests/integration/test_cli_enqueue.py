@@ -3,11 +3,14 @@
 import gzip
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
-from processes import syncd
+from processes import PATIENCE_S, environment, syncd
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
@@ -161,6 +164,29 @@ def test_a_file_that_breaks_off_is_no_batch_to_wait_for(tmp_path: Path) -> None:
     assert "raise spool.max_file_bytes" in broken.stderr
     assert f"({batch['accepted']:,} patches accepted" in broken.stderr
     assert batch["closed_at"] is not None
+    assert "raise spool.max_file_bytes" in batch["refused"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_batch_is_closed_with_its_reason_while_the_daemon_is_down(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    command = (sys.executable, "-m", "syncd", "enqueue", "--file", "-", "--format", "jsonl")
+    line = '{"workflow_run_id": "r", "name": "%s"}\n' % ("x" * 1000)
+    with subprocess.Popen(
+        command, env=environment(tmp_path), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as enqueue:
+        assert enqueue.stdin is not None
+        enqueue.stdin.write(line * 1200)
+        enqueue.stdin.flush()
+        while not syncd("batches", "--json", folder=tmp_path).stdout:
+            assert enqueue.poll() is None
+        enqueue.send_signal(number)
+        assert enqueue.wait(PATIENCE_S) == 130
+    (batch,) = map(json.loads, syncd("batches", "--json", folder=tmp_path).stdout.splitlines())
+
+    assert batch["closed_at"] is not None
+    assert batch["refused"] == "`syncd enqueue` was interrupted"
 
 
 def test_a_large_file_arrives_in_its_order(tmp_path: Path) -> None:

@@ -339,6 +339,7 @@ async def test_a_patch_in_flight_is_left_alone(tmp_path: Path) -> None:
         ("/verbs/retry", {"ids": 7}, 400),
         ("/verbs/retry", {"ids": [1 << 70]}, 400),
         ("/batches/x/close", {}, 400),
+        ("/batches/1/close", {"refused": 7}, 400),
         ("/enqueue?batch_id=x", b"", 400),
         ("/nowhere", {}, 404),
     ],
