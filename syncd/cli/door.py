@@ -230,6 +230,7 @@ def _aloud() -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        timer.join()  # Python dies at its end of a thread that is just writing to stderr
 
 
 @cache  # once is enough for a command that asks several times
