@@ -17,12 +17,14 @@ _MASK = (
     | Mask.OPEN
     | Mask.CLOSE
     | Mask.MOVE
+    | Mask.ATTRIB
     | Mask.DELETE
     | Mask.DELETE_SELF
     | Mask.MOVE_SELF
     | Mask.ONLYDIR
 )
-_NEWS = Mask.CREATE | Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.DELETE
+# Attributes: what could not be read may be readable now.
+_NEWS = Mask.CREATE | Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.DELETE | Mask.ATTRIB
 _GONE = Mask.MOVED_FROM | Mask.DELETE
 _QUIET_S = 0.001  # no event for so long: there is none to come; less would not let one be read
 _BURST = 1000  # events taken in before the folder is looked at, however many more there are

@@ -459,6 +459,20 @@ async def test_a_watch_wakes_for_a_file_moved_in_and_for_one_closed_after_writin
         assert watch.stages == {}
 
 
+async def test_a_watch_wakes_for_a_file_that_may_be_readable_now(spool: Spool) -> None:
+    """Its producer, or an operator, has given it another mode or owner."""
+    path = spool.incoming / "a.json"
+    path.write_text("x")
+    path.chmod(0)
+    async with Watch(spool.incoming, fallback_s=SETTLE_S) as watch:
+        path.chmod(0o600)
+        await wait(watch)
+        os.chown(path, os.geteuid(), os.getegid())
+        await wait(watch)
+
+        assert ready(spool, **watch.stages) == ["a.json"]
+
+
 async def test_our_own_looks_are_no_news(spool: Spool) -> None:
     (spool.incoming / "a.json").write_text("x")
     async with Watch(spool.incoming, fallback_s=SETTLE_S) as watch:
