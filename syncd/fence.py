@@ -9,7 +9,7 @@ import structlog
 
 from syncd.core.answer import NoReply, NotSent, Reply
 from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
-from syncd.core.suspect import Suspect, at_risk, fell_back
+from syncd.core.suspect import Suspect, at_risk, unconfirmed
 from syncd.gate import Gate
 from syncd.relay import Relay
 from syncd.store import Store, StoreUnavailable
@@ -101,9 +101,9 @@ class Fence:
             log.debug("fence.read", run=suspect.run, outcome=type(outcome).__name__.lower())
             match outcome:
                 case Confirmed(run):
-                    if (since_id := fell_back(suspect, run)) is not None:
+                    if (since_id := unconfirmed(suspect, run)) is not None:
                         again = await self._store.send_again(suspect, since_id)
-                        log.warning("fence.fell_back", run=suspect.run, patches_again=again)
+                        log.warning("fence.unconfirmed", run=suspect.run, patches_again=again)
                     else:
                         await self._store.clear(suspect)
                     return True

@@ -33,7 +33,7 @@ REPEATING: Mapping[str, tuple[tuple[str, ...], int]] = {
     "relay.recalled": ((), 3),
     "relay.taken_apart": ((), 3),
     "patch.dead": (("reason",), 10),
-    "fence.fell_back": ((), 10),
+    "fence.unconfirmed": ((), 10),
     "fence.gone": ((), 10),
     "file.left": (("file",), 1),
     "store.unavailable": (("doing",), 1),

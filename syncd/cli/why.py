@@ -33,6 +33,11 @@ _REASONS = {
     "superseded": "newer patches have set all of it",
 }
 
+_UNCONFIRMED = (
+    "it was delivered, but a late request may have undone it since: the run, read back, does not"
+    " show its values"
+)
+
 
 @click.command("why")
 @click.argument("asked", metavar="ID", type=text)
@@ -65,8 +70,8 @@ def page(row: Row, now: float, *, of_run: bool = False) -> list[str]:
     if patch is not None:
         if _state(row) != "deferred":  # whose cause has said it already
             lines += _last_error(patch["last_error"], now)
-        if patch["state"] == "pending" and patch["reason"] == "fell_back":
-            lines += paragraph("again", "it was delivered, until a late request set the run back")
+        if patch["state"] == "pending" and patch["reason"] == "unconfirmed":
+            lines += paragraph("again", _UNCONFIRMED)
         if patch["leaves_out"]:
             left_out = ", ".join(map(plain, patch["leaves_out"]))
             lines += paragraph("without", f"{left_out}: set by newer patches")

@@ -2,9 +2,9 @@
 
 After a timeout the vendor may apply a request, or may apply it minutes later: a zombie. Sending its
 patches again is right in the first case; in the second, whatever newer patches have set in between
-falls back. So the run is read back once no zombie can be alive any more. If values have fallen
-back, all patches since the zombie's oldest go again, in order: that is right under every reading
-of the vendor's merge, because the zombie's values are a part of theirs. If they have not, nothing
+falls back. So the run is read back once no zombie can be alive any more. Unless that confirms the
+newer values, all patches since the zombie's oldest go again, in order: that is right under every
+reading of the vendor's merge, because the zombie's values are a part of theirs. If it does, nothing
 must go: it would set older values on its way.
 """
 
@@ -57,16 +57,16 @@ def shown(run: Run, patches: Sequence[Waiting]) -> dict[str, str]:
     return {key: found.get(key, "null") for key in keys if key != NAME}
 
 
-def fell_back(suspect: Suspect, run: Run) -> int | None:
-    """The patch from which on all go again, if the run, read back, shows older values than newer
-    patches have set; None if it does not.
+def unconfirmed(suspect: Suspect, run: Run) -> int | None:
+    """The patch from which on all go again, because the run, read back, shows older values than
+    newer patches have set, or leaves that open; None if it does neither.
 
-    In doubt it does, since sending again what is there already changes nothing: a name that the
-    answer does not carry, or metadata too deep to be looked into. A plain value that no patch of
-    ours has given is somebody else's, and is left alone.
+    Open are a name that the answer does not carry, objects that may be merged either way, and
+    metadata too deep to be looked into: sending again what is there already changes nothing. A
+    plain value that no patch of ours has given is somebody else's, and is left alone.
     """
     try:
-        keys = [key for key in at_risk(suspect) if _shows_older(suspect, run, key)]
+        keys = [key for key in at_risk(suspect) if _may_be_older(suspect, run, key)]
     except RecursionError:
         keys = [""]
     if not keys:
@@ -77,7 +77,7 @@ def fell_back(suspect: Suspect, run: Run) -> int | None:
     return suspect.delivered[0].id
 
 
-def _shows_older(suspect: Suspect, run: Run, key: str) -> bool:
+def _may_be_older(suspect: Suspect, run: Run, key: str) -> bool:
     texts = _given(suspect)[key]
     values, wanted = [_value(text) for text in texts], _value(_newest(suspect)[key])
     if key == NAME:

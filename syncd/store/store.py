@@ -225,7 +225,7 @@ class Store:
         await self._writer.atomic(lambda db: suspects.clear(db, suspect))
 
     async def send_again(self, suspect: Suspect, since_id: int) -> int:
-        """The run has fallen back: its patches from that one on are pending again; how many."""
+        """The run is unconfirmed: its patches from that one on are pending again; how many."""
         return await self._writer.atomic(lambda db: suspects.send_again(db, suspect, since_id))
 
     async def untrouble(self, runs: Sequence[str]) -> None:

@@ -94,7 +94,7 @@ def clear(db: sqlite3.Connection, suspect: Suspect) -> None:
 
 
 def send_again(db: sqlite3.Connection, suspect: Suspect, since_id: int) -> int:
-    """Values have fallen back: the suspect's patches from one on are pending again; how many."""
+    """The run is not seen to be right: its patches from one on are pending again; how many."""
     ids = [patch.id for patch in _chain(db, suspect.run, since_id)]
     if ids:
         db.execute(
@@ -103,7 +103,7 @@ def send_again(db: sqlite3.Connection, suspect: Suspect, since_id: int) -> int:
             (ids[-1], suspect.run),
         )
         db.executemany(
-            "UPDATE outbox SET state = 'pending', reason = 'fell_back', settled_at = NULL,"
+            "UPDATE outbox SET state = 'pending', reason = 'unconfirmed', settled_at = NULL,"
             "       previous_id = NULL"
             " WHERE id = ? AND state = 'delivered'",
             [(patch_id,) for patch_id in ids],

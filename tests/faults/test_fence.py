@@ -167,7 +167,7 @@ def test_what_is_withdrawn_after_an_unclean_stop_may_have_been_in_flight(
     virtually(play())
 
 
-def test_however_much_was_delivered_since_what_fell_back_is_seen(tmp_path: Path) -> None:
+def test_however_much_was_delivered_since_what_unconfirmed_is_seen(tmp_path: Path) -> None:
     many = 2_500
 
     async def play() -> None:

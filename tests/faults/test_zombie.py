@@ -31,7 +31,7 @@ def test_a_late_request_is_found_out_and_mended(tmp_path: Path) -> None:
         until(sandbox, daemon, "run", "new")
         until(sandbox, daemon, "run", "old")  # the zombie
         until(sandbox, daemon, "run", "new")
-        assert "fence.fell_back" in daemon.log()
+        assert "fence.unconfirmed" in daemon.log()
         assert daemon.syncd("wait", "--all", "--timeout", "10").returncode == 0
         assert daemon.rows("SELECT count(*) FROM suspects") == [(0,)]
 

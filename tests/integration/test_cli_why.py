@@ -19,6 +19,7 @@ from syncd.cli.why import page
 from syncd.core.outcome import Blame, Trouble
 from syncd.core.sending import Live, Out, Sending
 from syncd.core.settlement import Noted
+from syncd.core.suspect import Suspect
 from syncd.store import Selection, Store, ahead, read, why
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
@@ -174,6 +175,21 @@ async def test_a_run_that_a_late_request_may_set_back_is_told_as_watched(tmp_pat
         "               again in 60 s\n"
         "  run          nothing waits, cached 0.0 s ago, watched: read again in 60 s\n"
     ) in text
+
+
+async def test_what_goes_again_is_not_said_to_have_been_undone(tmp_path: Path) -> None:
+    """A name may be as it should be: the vendor's answers do not carry it."""
+    async with opened(tmp_path / "s.db") as store:
+        await fill(store, ("r", "{}"))
+        await store.settle([delivered("r", 1)])
+        await store.send_again(Suspect("r", 1, 1, ()), 1)
+
+        text = await shown(store, 1)
+
+    told = (
+        "again it was delivered, but a late request may have undone it since: the run, read back,"
+    )
+    assert f" {told} does not show its values " in " ".join(text.split())
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -205,7 +205,7 @@ def test_every_state_is_named() -> None:
 
     assert named.issuperset(STATES)
     assert named.issuperset([*DAEMON_STATES, "stopped"])
-    assert named.issuperset(["superseded", "fell_back"])  # reasons
+    assert named.issuperset(["superseded", "unconfirmed"])  # reasons
 
 
 def test_everybody_who_may_be_to_blame_has_a_row() -> None:

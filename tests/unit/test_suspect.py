@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from syncd.core.answer import Run
 from syncd.core.fold import Waiting, fold
-from syncd.core.suspect import Suspect, at_risk, fell_back, shown
+from syncd.core.suspect import Suspect, at_risk, shown, unconfirmed
 from syncd.selftest.merge import MODELS, applied
 
 scalars = st.sampled_from([None, 1, 2, "x", True, 1.5, [1]])
@@ -65,7 +65,7 @@ def test_a_late_request_that_changes_anything_is_found_out(
 
     if lands_after >= late.ids[-1] and found != right:
         assert at_risk(suspect)
-        assert fell_back(suspect, run_of(found)) == 1
+        assert unconfirmed(suspect, run_of(found)) == 1
     assert in_order(model, found, delivered) == right
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_is_as_it_should_be_is_left_alone(
     delivered = patches(*given_in_order)
     right = in_order("shallow", {}, delivered)
 
-    assert fell_back(Suspect("run", 1, 1, delivered), run_of(right)) is None
+    assert unconfirmed(Suspect("run", 1, 1, delivered), run_of(right)) is None
 
 
 whole = st.recursive(
@@ -101,13 +101,13 @@ def test_objects_that_are_as_they_were_confirmed_are_left_alone(
         found = in_order(model, found, [patch])
         seen |= shown(run_of(found), [patch])
 
-    assert fell_back(Suspect("run", 1, 1, delivered, seen=seen), run_of(found)) is None
+    assert unconfirmed(Suspect("run", 1, 1, delivered, seen=seen), run_of(found)) is None
 
 
 def test_objects_of_which_no_answer_is_known_are_in_doubt() -> None:
     suspect = Suspect("run", 1, 1, patches({"k": {"v": 1}}, {"k": {"v": 2}}))
 
-    assert fell_back(suspect, run_of({"k": {"v": 2}})) == 1
+    assert unconfirmed(suspect, run_of({"k": {"v": 2}})) == 1
 
 
 def test_for_a_name_that_cannot_be_seen_nothing_older_goes_again() -> None:
@@ -118,22 +118,22 @@ def test_for_a_name_that_cannot_be_seen_nothing_older_goes_again() -> None:
         Waiting(4, None, '{"k":2}'),
     ]
 
-    assert fell_back(Suspect("run", 1, 1, delivered), run_of({"k": 2}, name=None)) == 3
+    assert unconfirmed(Suspect("run", 1, 1, delivered), run_of({"k": 2}, name=None)) == 3
 
 
 def test_what_is_too_deep_to_be_looked_into_is_in_doubt() -> None:
     suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2}))
     deep = '{"k":2,"deep":' + "[" * 5000 + "]" * 5000 + "}"
 
-    assert fell_back(suspect, Run("run", b"{}", "PROCESSED", "n", deep)) == 1
+    assert unconfirmed(suspect, Run("run", b"{}", "PROCESSED", "n", deep)) == 1
 
 
 def test_a_value_of_somebody_else_is_left_alone() -> None:
-    """Only values that our own patches have given count as fallen back."""
+    """Only values that our own patches have given can be older than they should be."""
     suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2}))
 
-    assert fell_back(suspect, run_of({"k": "by hand"})) is None
-    assert fell_back(suspect, run_of({"k": 1})) == 1
+    assert unconfirmed(suspect, run_of({"k": "by hand"})) is None
+    assert unconfirmed(suspect, run_of({"k": 1})) == 1
 
 
 def test_without_a_newer_value_there_is_no_risk() -> None:
@@ -141,25 +141,25 @@ def test_without_a_newer_value_there_is_no_risk() -> None:
     assert at_risk(Suspect("run", 1, 2, patches({"k": 1}, {"m": 2}))) == frozenset()
 
 
-def test_a_name_that_the_answer_does_not_carry_counts_as_fallen_back() -> None:
+def test_a_name_that_the_answer_does_not_carry_is_unconfirmed() -> None:
     """The newest API generation has no name in its answers: it cannot be seen, so it goes again."""
     delivered = [Waiting(1, "old", None), Waiting(2, "new", None)]
     suspect = Suspect("run", 1, 1, delivered)
 
-    assert fell_back(suspect, run_of({}, name=None)) == 2
-    assert fell_back(suspect, run_of({}, name="old")) == 1
-    assert fell_back(suspect, run_of({}, name="new")) is None
+    assert unconfirmed(suspect, run_of({}, name=None)) == 2
+    assert unconfirmed(suspect, run_of({}, name="old")) == 1
+    assert unconfirmed(suspect, run_of({}, name="new")) is None
 
 
 def test_a_withdrawn_patch_is_seen_when_it_comes_late() -> None:
     """A patch may have been discarded after its request was sent."""
     suspect = Suspect("run", 1, 1, patches({"k": 1}, {"k": 2})[1:], patches({"k": 1}))
 
-    assert fell_back(suspect, run_of({"k": 1})) == 2
+    assert unconfirmed(suspect, run_of({"k": 1})) == 2
 
 
 def test_numbers_are_compared_as_numbers() -> None:
     """A vendor may write 1.0 as 1; that is no other value."""
     suspect = Suspect("run", 1, 1, patches({"k": 7}, {"k": 1.0}))
 
-    assert fell_back(suspect, run_of({"k": 1})) is None
+    assert unconfirmed(suspect, run_of({"k": 1})) is None
