@@ -7,6 +7,7 @@ have to be switched off here, cost more than half of a request's processor time 
 
 import asyncio
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -301,12 +302,15 @@ def _no_reply(error: BaseException, timeout_s: float, *, sent: bool) -> NoReply:
     match error:
         case TimeoutError() if not sent:
             return NoReply("connect", f"no connection in {timeout_s:g} s", ambiguous=False)
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return NoReply("tls", f"TLS failed: {_plain(error)}", ambiguous=False)
-        case aiohttp.ClientConnectorDNSError():
-            return NoReply("dns", f"the host has no address: {_unreached(error)}", ambiguous=False)
-        case aiohttp.ClientConnectorError():
-            return NoReply("connect", f"no connection: {_unreached(error)}", ambiguous=False)
+        case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
+            return NoReply("tls", f"TLS failed: {_unreached(error, cause)}", ambiguous=False)
+        case aiohttp.ClientConnectorSSLError(os_error=cause):
+            return NoReply("tls", f"TLS failed: {_unreached(error, cause)}", ambiguous=False)
+        case aiohttp.ClientConnectorDNSError(os_error=cause):
+            message = f"the host has no address: {_unreached(error, cause)}"
+            return NoReply("dns", message, ambiguous=False)
+        case aiohttp.ClientConnectorError(os_error=cause):
+            return NoReply("connect", f"no connection: {_unreached(error, cause)}", ambiguous=False)
         case ValueError() if not sent:
             return NoReply("request", f"cannot be sent: {_plain(error)}", ambiguous=False)
         case aiohttp.ClientPayloadError():
@@ -317,15 +321,30 @@ def _no_reply(error: BaseException, timeout_s: float, *, sent: bool) -> NoReply:
             return NoReply("protocol", f"not HTTP: {_plain(error)}", ambiguous=True)
 
 
-def _unreached(error: aiohttp.ClientConnectorError) -> str:
-    """Where and why. aiohttp's own text speaks of TLS also where none is used."""
-    cause, host = error.os_error, str(error.host)
-    # asyncio puts a sentence of its own, without the reason, in the place of the system's.
-    if cause.errno is not None and cause.errno > 0:
-        why = os.strerror(cause.errno)
-    else:
-        why = cause.strerror or _plain(cause)
-    return f"{f'[{host}]' if ':' in host else host}:{error.port}: {why}"
+def _unreached(
+    error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError, cause: Exception
+) -> str:
+    """Where and why. aiohttp's own text is of its settings: `ssl:default`, whatever is used."""
+    host = str(error.host)
+    return f"{f'[{host}]' if ':' in host else host}:{error.port}: {_reason(cause)}"
+
+
+def _reason(cause: Exception) -> str:
+    match cause:
+        case ssl.SSLError():  # whose number is OpenSSL's, and text also names a line of C
+            return _OF_OPENSSL.sub("", _plain(cause))
+        case ConnectionResetError(errno=None):
+            return "closed before TLS was agreed upon"
+        case OSError(errno=int(number)) if number > 0:
+            # asyncio puts a sentence of its own, without the reason, in the place of the system's.
+            return os.strerror(number)
+        case OSError(strerror=str(text)):
+            return text
+        case _:
+            return _plain(cause)
+
+
+_OF_OPENSSL = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$")
 
 
 def _plain(error: BaseException) -> str:

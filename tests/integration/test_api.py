@@ -1,6 +1,7 @@
 """The client against real sockets: what it sends, and how it connects."""
 
 import asyncio
+import re
 import shutil
 import socket
 import ssl
@@ -280,6 +281,8 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused_before_the_token
 
     assert isinstance(refused, NoReply)
     assert (refused.cause, refused.ambiguous) == ("tls", False)
+    why = "certificate verify failed: self.signed certificate"
+    assert re.fullmatch(f"TLS failed: {url.removeprefix('https://')}: {why}", refused.message)
     assert b"".join(heard) == b""
 
 
@@ -292,6 +295,28 @@ async def test_a_plain_server_on_a_tls_port_is_refused() -> None:
 
     assert isinstance(refused, NoReply)
     assert refused.cause in {"tls", "connect", "reset"}
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "TLS failed: {}: [a-z ]+"),
+        (b"", "no connection: {}: closed before TLS was agreed upon"),
+    ],
+)
+async def test_where_no_tls_is_spoken_place_and_reason_are_told(says: bytes, told: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10_000)
+        writer.write(says)
+        writer.write_eof()
+        await reader.read()
+
+    async with talking(answer) as url, client(url.replace("http:", "https:")) as it:
+        refused = await it.update("r", b"{}")
+
+    assert isinstance(refused, NoReply)
+    assert re.fullmatch(told.format(url.removeprefix("http://")), refused.message)
+    assert refused.ambiguous is False
 
 
 async def test_a_token_that_fits_no_header_is_no_answer_and_not_told() -> None:
