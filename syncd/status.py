@@ -110,12 +110,15 @@ class Status:
         closed = None if gate.closed_for_s is None else self._wall() + gate.closed_for_s
         state, reason = self._state(read.instant(closed))
         rate: float | None = gate.rate_per_s
-        if self.draining or self._gate.paused or self._gate.blocked or self._relay.trouble:
-            rate = None
-        elif figures.latency_s > 0:
+        if figures.latency_s > 0:
             rate = min(gate.rate_per_s, gate.window / figures.latency_s)
+        if self.draining or self._gate.paused or self._relay.trouble or gate.breaker != "closed":
+            rate = None
         by_api = state == "blocked" or (state == "waiting" and not self._relay.trouble)
-        return Sending(state, reason, closed, rate, figures.patches_per_request, by_api=by_api)
+        sending = Sending(state, reason, closed, rate, figures.patches_per_request, by_api=by_api)
+        if not estimate.gets_through(sending, self._lately()):
+            return replace(sending, requests_per_s=None)
+        return sending
 
     def _state(self, closed_until: str | None) -> tuple[str, str | None]:
         """The daemon's state in one word, and why. The first that holds is the one that is said."""
@@ -134,14 +137,12 @@ class Status:
             return "waiting", f"the API asked to wait until {closed_until}"
         return "running", None
 
-    def _eta_s(self, sending: Sending, pending: int, last_due_s: float) -> float | None:
+    def _lately(self) -> estimate.Lately:
         lately = self._relay.figures.lately(asyncio.get_running_loop().time())
-        worked_s = min(lately.worked_s, self._gate.figures().going_s)
+        return replace(lately, worked_s=min(lately.worked_s, self._gate.figures().going_s))
+
+    def _eta_s(self, sending: Sending, pending: int, last_due_s: float) -> float | None:
         seconds = estimate.eta_s(
-            pending,
-            sending,
-            replace(lately, worked_s=worked_s),
-            now=self._wall(),
-            last_due_s=last_due_s,
+            pending, sending, self._lately(), now=self._wall(), last_due_s=last_due_s
         )
         return None if seconds is None else round(seconds, 1)

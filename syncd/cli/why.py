@@ -62,7 +62,8 @@ def page(row: Row, now: float, *, of_run: bool = False) -> list[str]:
     """The chain as lines for people. `of_run`: it was the run that was asked about."""
     patch = row["patch"]
     lines = [*_head(row, now, of_run=of_run), ""]
-    for cause in row["causes"]:
+    # Whatever stops all sending is what a person can do something about, and comes first.
+    for cause in sorted(row["causes"], key=lambda cause: _SAYS[cause["cause"]] is not _daemon):
         name = cause["cause"].replace("_", " ")
         for line in _SAYS[cause["cause"]](cause, row, now).splitlines():
             lines += paragraph(name, line)
@@ -178,9 +179,11 @@ def _daemon(cause: Row, row: Row, now: float) -> str:
     """Why sending stands still, and where the API is the reason, what it has said."""
     text, error = plain(cause.get("reason")), row["daemon"]["last_error"]
     if "until" in cause:
-        stopped = cause["cause"] == "stopped"
-        until = f"; the API has asked for silence until {cause['until']}" if stopped else ""
-        text += f"{until}, {ago(cause['until'], now)}"
+        until = {
+            "stopped": f"; the API has asked for silence until {cause['until']},",
+            "blocked": "; next probe",
+        }.get(cause["cause"], ",")
+        text += f"{until} {ago(cause['until'], now)}"
     if error is not None:
         text += f"\n{ago(error['at'], now)}: {plain(error['code'])}: {plain(error['message'])}"
     return text
@@ -231,7 +234,8 @@ def _last_error(error: Row | None, now: float) -> Iterator[str]:
 
 def _expected(row: Row) -> str:
     if row["expected_s"] is None:
-        return "not while nothing is sent"
+        moving = row["daemon"]["state"] in ("running", "waiting")
+        return "unknown: nothing gets through" if moving else "not while nothing is sent"
     seconds = row["expected_s"]
     more = "more than " if any("at_least" in cause for cause in row["causes"]) else "about "
     return f"in {more}{span(seconds)}" if seconds >= 1 else "at once"

@@ -20,6 +20,11 @@ class Lately:
     """For so long, until now, something has waited without a break, and was meant to go."""
 
 
+def gets_through(sending: Sending, lately: Lately) -> bool:
+    """Whether there is anything to reckon with."""
+    return _patches_per_s(sending, lately) > 0
+
+
 def eta_s(
     pending: int, sending: Sending, lately: Lately, *, now: float, last_due_s: float = 0.0
 ) -> float | None:
@@ -29,10 +34,9 @@ def eta_s(
     """
     if pending == 0:
         return 0.0
-    per_s = _patches_per_s(sending, lately)
-    if per_s <= 0:
+    if not gets_through(sending, lately):
         return None
-    return max(_closed_s(sending, now) + pending / per_s, last_due_s)
+    return max(_closed_s(sending, now) + pending / _patches_per_s(sending, lately), last_due_s)
 
 
 def turn_s(requests_ahead: int, sending: Sending, now: float) -> float | None:

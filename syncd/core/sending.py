@@ -14,7 +14,7 @@ class Sending:
     closed_until: float | None = None
     """Nothing goes before this instant; seconds since the epoch."""
     requests_per_s: float | None = None
-    """What to reckon with; None while nothing goes by itself."""
+    """What to reckon with; None while nothing goes by itself, or gets through."""
     patches_per_request: float = 1.0
     """As folding was lately."""
     by_api: bool = False

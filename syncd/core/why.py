@@ -170,7 +170,10 @@ def _pending(facts: Facts, sending: Sending, now: float) -> list[Link]:
             )
         )
     if sending.state != "running":
-        links.append(Link(Cause(sending.state), sending.reason, until=sending.closed_until))
+        # A silence of the API ends no pause of an operator, and frees no disk.
+        its_end = sending.by_api or sending.state == "stopped"
+        until = sending.closed_until if its_end else None
+        links.append(Link(Cause(sending.state), sending.reason, until=until))
     ahead = facts.ahead or Ahead(0, 0)
     if ahead.requests or not links:
         at_least = ahead.at_least or None

@@ -354,8 +354,8 @@ def test_deferred_patches_are_listed_with_their_cause(daemon: Daemon) -> None:
     assert "http_503" in table
 
 
-def test_while_nothing_gets_through_status_names_no_end(tmp_path: Path) -> None:
-    """However fast it could go; and it does again when something does."""
+def test_while_nothing_gets_through_neither_status_nor_why_names_an_end(tmp_path: Path) -> None:
+    """However fast it could go; and they do again when something does."""
     with (
         start_sandbox(tmp_path, "--faults", "500=1") as sandbox,
         start_daemon(tmp_path, sandbox.url, retry={"base_s": 0.05, "cap_s": 0.2}) as daemon,
@@ -364,6 +364,7 @@ def test_while_nothing_gets_through_status_names_no_end(tmp_path: Path) -> None:
         waited = daemon.syncd("wait", "--all", "--timeout", "1")
         down = daemon.status()
         text = daemon.syncd("status").stdout
+        why = daemon.syncd("why", "20").stdout
         sandbox.change(faults="")
         daemon.syncd("wait", "--all", "--timeout", "15")
         done = daemon.status()
@@ -372,7 +373,24 @@ def test_while_nothing_gets_through_status_names_no_end(tmp_path: Path) -> None:
     assert down["outbox"]["pending"] + down["outbox"]["in_flight"] == 20
     assert down["eta_s"] is None
     assert "done         unknown: nothing gets through\n" in text
+    assert "expected     unknown: nothing gets through\n" in why
     assert done["eta_s"] == 0.0
+
+
+def test_one_run_that_fails_alone_has_no_end_in_status_nor_in_why(tmp_path: Path) -> None:
+    """The API is not taken to be down: its next try is known, and no more."""
+    with (
+        start_sandbox(tmp_path, "--faults", "500=1") as sandbox,
+        start_daemon(tmp_path, sandbox.url, retry={"base_s": 60.0, "cap_s": 60.0}) as daemon,
+    ):
+        daemon.insert(("r", "x", None))
+        while not (status := daemon.status())["outbox"]["deferred"]:
+            pass
+        row = json.loads(daemon.syncd("why", "1", "--json").stdout)
+
+    assert (status["daemon"]["state"], status["eta_s"]) == ("running", None)
+    assert (row["daemon"]["state"], row["expected_s"]) == ("running", None)
+    assert [cause["cause"] for cause in row["causes"]] == ["deferred"]
 
 
 def test_errors_of_the_daemon_are_one_line(daemon: Daemon) -> None:

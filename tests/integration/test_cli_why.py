@@ -58,12 +58,12 @@ async def test_the_chain_is_read_from_the_patch_to_the_daemon(tmp_path: Path) ->
         == """\
 patch 3 for r is deferred, here for 5.0 s
 
+  waiting      the API asked to wait until noon, in 7.0 s
+               5.0 s ago: http_503: what the vendor said
   older        2 of the same run goes first, in 1 request
   apart        it does not go along: gives an object or an array to a key that
                an earlier patch sets: a
   deferred     2 failures of its run in a row; next try in 25 s
-               5.0 s ago: http_503: what the vendor said
-  waiting      the API asked to wait until noon, in 7.0 s
                5.0 s ago: http_503: what the vendor said
   turn         1 request of other runs goes first; 1 of the 3 patches that wait
                stand before its run
@@ -196,18 +196,20 @@ async def test_what_goes_again_is_not_said_to_have_been_undone(tmp_path: Path) -
 async def test_whatever_stops_sending_is_named_and_fits_the_screen(
     tmp_path: Path, state: str
 ) -> None:
-    """Where an answer of the API is the reason, with that answer."""
+    """First of all; where an answer of the API is the reason, with that answer."""
     async with opened(tmp_path / "s.db", Wall()) as store:
         await fill(store, ("workflow_run_" + "x" * 20, "{}"))
         answer = Trouble(Blame.CREDENTIALS, "http_401", "The API key is not valid. " * 5)
         await store.settle([Noted(answer)])
 
         by_api = state in ("blocked", "waiting")
-        sending = Sending(state, "for a reason that is given", by_api=by_api)
+        sending = Sending(state, "for a reason that is given", NOON + 9, by_api=by_api)
         text = await shown(store, 1, sending=sending)
 
-    assert f"\n  {state:<12} for a reason that is given\n" in text
-    assert "  expected     not while nothing is sent\n" in text
+    assert f"\n\n  {state:<12} for a reason that is given" in text
+    assert ("9.0 s" in text) == (by_api or state == "stopped")  # when a pause ends nobody knows
+    unsent = "unknown: nothing gets through" if state == "waiting" else "not while nothing is sent"
+    assert f"  expected     {unsent}\n" in text
     assert ("http_401" in text) == by_api
     assert max(map(len, text.splitlines())) <= 80
 
