@@ -14,11 +14,11 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from syncd import listener
 from syncd.core.patch import Invalid, Patch, parse
 from syncd.core.sending import Live, Sending
 from syncd.errors import SyncdError
 from syncd.gate import Gate
+from syncd.listener import Listener
 from syncd.relay import Relay
 from syncd.store import Place, Query, Selection, Store, StoreUnavailable, Verb, plan, read, why
 from syncd.store.accept import CUT_OFF
@@ -77,7 +77,9 @@ class Control:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await listener.listen(path, runner, stack)
+        self.listener = Listener(path, runner)
+        await self.listener.begin()
+        stack.callback(self.listener.end)
 
     async def _get_status(self, _: web.Request) -> web.Response:
         return _json(await self._status())

@@ -31,7 +31,7 @@ from syncd.status import Status
 from syncd.store import Store, StoreUnavailable
 from syncd.store.facts import PAUSED, STOPPED, fact
 from syncd.store.schema import BUSY_TIMEOUT_S
-from syncd.upkeep import close_abandoned, keep_time, sweep
+from syncd.upkeep import close_abandoned, keep_listening, keep_time, sweep
 
 logger = structlog.get_logger()
 
@@ -112,6 +112,7 @@ class Daemon:
                         self._fence.run(),
                         sweep(self._store, self._wall, lambda: self._config.store.retention_days),
                         close_abandoned(self._store, lambda: self._control.handed_in),
+                        keep_listening(self._control.listener.go_on),
                         keep_time(self._store, self._wall, self._relay.wake),
                         self._summarise(),
                         self._announce(),
@@ -305,8 +306,8 @@ class Daemon:
             yield f"the last reload was refused: {self._refused}"
         if self._needs_restart:
             yield f"restart for {', '.join(self._needs_restart)}"
-        if not os.path.exists(self._places.socket):
-            yield f"no command can get here, restart: {self._places.socket} was removed"
+        if deaf := self._control.listener.trouble:
+            yield deaf
         intake = self._intake.figures
         if intake.trouble:
             yield f"the spool waits: {intake.trouble}"

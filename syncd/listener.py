@@ -1,8 +1,8 @@
-"""The control socket's place in the file system: taken when a daemon starts, left when it ends."""
+"""The control socket's place in the file system: taken at the start, kept, left at the end."""
 
 import os
 import socket
-from contextlib import AsyncExitStack
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -10,29 +10,82 @@ from aiohttp import web
 from syncd.errors import SyncdError
 
 
-async def listen(path: Path, runner: web.AppRunner, stack: AsyncExitStack) -> None:
-    """Have a runner serve at `path` until `stack` is closed.
+class Listener:
+    """Has a runner serve at a path. What is there and not ours is never taken away."""
 
-    Raises SyncdError if the path is taken or not ours.
-    """
-    _make_way(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o117)  # members of the group may connect, others may not
-    try:
-        listener.bind(os.fspath(path))
-    except OSError as error:
-        listener.close()
-        raise SyncdError(f"{path}: {error.strerror or error}: check control.socket") from error
-    finally:
-        os.umask(before)
-    stack.callback(path.unlink, missing_ok=True)
-    await web.SockSite(runner, listener).start()
+    def __init__(self, path: Path, runner: web.AppRunner) -> None:
+        self._path = path
+        self._runner = runner
+        self._site: web.SockSite | None = None
+        self._ours: tuple[int, int] | None = None
+        """Device and inode, which nobody else is given for as long as the socket is open."""
+
+    async def begin(self) -> None:
+        """Serve. Raises SyncdError if the path is taken or not ours."""
+        _make_way(self._path)
+        await self._serve()
+
+    async def go_on(self) -> bool:
+        """Serve anew if nothing is at the path any more; whether that was so.
+
+        Raises SyncdError if it cannot.
+        """
+        if self._is_there():
+            return False
+        deaf = self._site
+        await self._serve()
+        if deaf is not None:
+            await deaf.stop()
+        return True
+
+    def end(self) -> None:
+        """Leave the path, if it is still ours."""
+        if self._is_ours():
+            self._path.unlink(missing_ok=True)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no command can get here, if so."""
+        if self._is_ours():
+            return None
+        what = "is another process's" if self._is_there() else "was removed"
+        return f"no command can get here: {self._path} {what}"
+
+    def _is_there(self) -> bool:
+        return os.path.lexists(self._path)
+
+    def _is_ours(self) -> bool:
+        with suppress(OSError):
+            return _identity(self._path) == self._ours
+        return False
+
+    async def _serve(self) -> None:
+        try:
+            self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self._path, error) from error
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        before = os.umask(0o117)  # members of the group may connect, others may not
+        try:
+            listener.bind(os.fspath(self._path))  # fails where anything is
+            self._ours = _identity(self._path)
+        except OSError as error:
+            listener.close()
+            raise _unusable(self._path, error) from error
+        finally:
+            os.umask(before)
+        self._site = web.SockSite(self._runner, listener)
+        await self._site.start()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
 
 
 def _make_way(path: Path) -> None:
     """A socket left behind by a killed daemon is removed; one that answers is not."""
     try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         if not path.is_socket():
             if path.exists():
                 raise SyncdError(f"{path}: not a socket: name another control.socket")
@@ -48,4 +101,8 @@ def _make_way(path: Path) -> None:
                     f"{path}: another daemon listens here: stop it, or name another control.socket"
                 )
     except OSError as error:
-        raise SyncdError(f"{path}: {error.strerror or error}: check control.socket") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> SyncdError:
+    return SyncdError(f"{path}: {error.strerror or error}: check control.socket")

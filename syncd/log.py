@@ -41,6 +41,8 @@ REPEATING: Mapping[str, tuple[tuple[str, ...], int]] = {
     "intake.waits": ((), 3),
     "intake.goes_on": ((), 3),
     "control.failed": (("path",), 3),
+    "control.deaf": ((), 1),
+    "control.listens_again": ((), 3),
     "library.logged": (("logger", "message"), 1),
 }
 

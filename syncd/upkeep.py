@@ -1,12 +1,13 @@
 """Upkeep: what a daemon does now and then, beside its work. Each is a task until cancelled."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 import structlog
 
 from syncd.clock import Wall
+from syncd.errors import SyncdError
 from syncd.store import Store, StoreUnavailable
 
 log = structlog.get_logger()
@@ -14,6 +15,7 @@ log = structlog.get_logger()
 SWEEP_EVERY_S = 3600.0
 SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
 ABANDONED_EVERY_S = 10.0
+LISTENS_EVERY_S = 5.0
 CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
 DAY_S = 86_400.0
@@ -42,6 +44,17 @@ async def close_abandoned(store: Store, held: Callable[[], Collection[int]]) -> 
         except StoreUnavailable as error:
             log.warning("store.unavailable", doing="close_abandoned", error=str(error))
         await asyncio.sleep(ABANDONED_EVERY_S)
+
+
+async def keep_listening(go_on: Callable[[], Awaitable[bool]]) -> None:
+    """Make the control socket anew where somebody has removed it."""
+    while True:
+        await asyncio.sleep(LISTENS_EVERY_S)
+        try:
+            if await go_on():
+                log.warning("control.listens_again", meaning="its socket had been removed")
+        except SyncdError as error:
+            log.warning("control.deaf", error=str(error))
 
 
 async def keep_time(store: Store, wall: Wall, wake: Callable[[], None]) -> None:

@@ -109,8 +109,8 @@ def offline(to: Door) -> dict[str, Any]:
 
 
 _UNHEARD = (
-    "a process holds the database, and none answers at {}: if that lasts, the daemon's socket was"
-    " removed: restart it"
+    "a process holds the database, and none answers at {}: a daemon makes a socket that was removed"
+    " anew in seconds; if this lasts, restart it"
 )
 
 

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from processes import (
+    PATIENCE_S,
     Daemon,
     Running,
     Sandbox,
@@ -78,19 +80,28 @@ def test_status_comes_from_the_daemon(daemon: Daemon) -> None:
     assert "running" in daemon.syncd("status").stdout
 
 
-def test_a_daemon_whose_socket_was_removed_is_not_taken_for_none(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_whoever_holds_the_database_unheard_is_told(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, "http://127.0.0.1:9")
+    daemon.database.parent.mkdir(parents=True)
+    with held(daemon.database):
+        found = daemon.status()
+
+    (trouble,) = found["troubles"]
+    assert f"none answers at {daemon.socket}" in trouble
+    assert "restart" in trouble
+    assert daemon.status()["troubles"] == []
+
+
+def test_a_socket_that_was_removed_is_soon_there_again(sandbox: Sandbox, tmp_path: Path) -> None:
     with start_daemon(tmp_path, sandbox.url) as daemon:
         daemon.socket.unlink()
+        deadline = time.monotonic() + PATIENCE_S
+        while not (status := daemon.status())["daemon"]["running"]:
+            assert time.monotonic() < deadline, daemon.log()
+        daemon.stop()
 
-        found = daemon.syncd("status", "--json")
-
-        (trouble,) = json.loads(found.stdout)["troubles"]
-        assert f"none answers at {daemon.socket}" in trouble
-        assert "restart" in trouble
-    gone = daemon.syncd("status", "--json")
-    assert json.loads(gone.stdout)["troubles"] == []
+    assert (status["daemon"]["pid"], status["troubles"]) == (daemon.pid, [])
+    assert not daemon.socket.exists()
 
 
 def test_a_database_that_was_moved_under_the_daemon_is_told(

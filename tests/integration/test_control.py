@@ -24,6 +24,7 @@ from syncd import control
 from syncd.control import MAX_BODY_BYTES, Control
 from syncd.core.sending import Sending
 from syncd.errors import SyncdError
+from syncd.listener import Listener
 from syncd.store import read
 from syncd.store.facts import PAUSED, fact
 
@@ -35,6 +36,7 @@ class Asking:
     it: Delivering
     path: Path
     session: aiohttp.ClientSession
+    listener: Listener
 
     async def ask(self, method: str, what: str, body: object = None) -> tuple[int, Any]:
         """The status and the decoded answer: an object, or the list of lines."""
@@ -79,10 +81,11 @@ async def listening(path: Path, it: Delivering) -> AsyncIterator[Asking]:
         return {"asked": "and answered"}
 
     async with AsyncExitStack() as stack:
-        await Control(it.store, it.relay, it.gate, status, sending).listen(path, stack)
+        here = Control(it.store, it.relay, it.gate, status, sending)
+        await here.listen(path, stack)
         connector = aiohttp.UnixConnector(path=str(path))
         async with aiohttp.ClientSession(connector=connector) as session:
-            yield Asking(it, path, session)
+            yield Asking(it, path, session, here.listener)
 
 
 @pytest.fixture
@@ -147,6 +150,46 @@ async def refusal(path: Path, it: Delivering) -> str:
 async def test_a_socket_that_another_daemon_listens_on_is_left_alone(asking: Asking) -> None:
     assert "another daemon listens here" in await refusal(asking.path, asking.it)
     assert await asking.get("/status") == {"asked": "and answered"}
+
+
+async def test_a_socket_that_was_removed_is_made_anew(asking: Asking) -> None:
+    """Its folder too; and what had connected before goes on."""
+    asking.path.unlink()
+    asking.path.parent.rmdir()
+    assert "was removed" in (asking.listener.trouble or "")
+
+    again = await asking.listener.go_on(), await asking.listener.go_on()
+
+    assert again == (True, False)
+    assert asking.listener.trouble is None
+    assert stat.S_IMODE(asking.path.stat().st_mode) == 0o660
+    assert await asking.get("/status") == {"asked": "and answered"}
+    with socket.socket(socket.AF_UNIX) as newcomer:
+        newcomer.connect(str(asking.path))
+
+
+async def test_a_socket_in_the_place_of_one_that_was_removed_stays(asking: Asking) -> None:
+    """Whether somebody listens on it or not: it is not ours, also when the daemon ends."""
+    asking.path.unlink()
+    with socket.socket(socket.AF_UNIX) as another:
+        another.bind(str(asking.path))
+
+        assert await asking.listener.go_on() is False
+        assert "is another process's" in (asking.listener.trouble or "")
+        asking.listener.end()
+
+        another.listen()
+        with socket.socket(socket.AF_UNIX) as newcomer:
+            newcomer.connect(str(asking.path))
+
+
+async def test_where_no_socket_can_be_made_anew_that_is_one_line(asking: Asking) -> None:
+    asking.path.unlink()
+    asking.path.parent.rmdir()
+    asking.path.parent.touch()
+
+    with pytest.raises(SyncdError, match=r"syncd\.sock: .*: check control\.socket"):
+        await asking.listener.go_on()
 
 
 async def test_a_file_that_is_no_socket_is_left_alone(asking: Asking, tmp_path: Path) -> None:

@@ -103,13 +103,16 @@ def test_the_sentence_follows_what_happens(systemd: Supervisor) -> None:
     assert said.startswith("paused: an operator has paused sending: syncd resume; ")
 
 
-def test_the_sentence_tells_of_a_socket_that_was_removed(systemd: Supervisor) -> None:
+def test_the_sentence_tells_of_a_socket_in_the_place_of_its_own(systemd: Supervisor) -> None:
     """Commands take such a daemon for one that is down."""
     systemd.start().heard("READY")
 
-    systemd.daemon.socket.unlink()
+    path = systemd.daemon.socket
+    with socket.socket(socket.AF_UNIX) as another:
+        another.bind(f"{path}.another")
+        path.with_name(f"{path.name}.another").rename(path)
 
-    systemd.heard("STATUS=no command can get here, restart: ")
+        systemd.heard(f"STATUS=no command can get here: {path} is another process's")
 
 
 # Reload
