@@ -15,11 +15,6 @@ from syncd.relay import Relay
 from syncd.spool import Spool
 from syncd.store import Store, read
 
-_GONE = (
-    "{}: the database was moved or removed under the daemon, which goes on with it unseen: stop"
-    " syncd, then put it back, with its -wal"
-)
-
 
 class Status:
     """Asks the parts of one daemon. They are not changed by it."""
@@ -65,8 +60,8 @@ class Status:
             troubles.append(refusals)
         if self._relay.trouble and sending.state != "waiting":
             troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
-        if not await asyncio.to_thread(self._store.path.exists):
-            troubles.insert(0, _GONE.format(self._store.path))
+        if moved := await asyncio.to_thread(self._store.moved):
+            troubles.insert(0, str(moved))
         return {
             "daemon": {
                 "running": True,

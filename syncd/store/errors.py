@@ -23,6 +23,16 @@ class StoreBusy(StoreUnavailable):
     """Another process holds the database's write lock for too long."""
 
 
+class StoreMoved(StoreUnavailable):
+    """The file is not where it was opened: what is taken into it now nobody may ever find."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path}: the database was moved or removed under the daemon, which takes nothing in"
+            " until you put it back, with its -wal"
+        )
+
+
 class StoreFull(StoreUnavailable):
     """The disk is full, gone or read-only, or the file is not ours to write."""
 

@@ -29,6 +29,7 @@ from syncd.store import (
 )
 from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
+from syncd.store.errors import StoreMoved
 from syncd.store.lane import load_lane
 from syncd.store.lock import PATIENCE_S, hold
 from syncd.store.page import Cursor, Page
@@ -70,6 +71,7 @@ class Store:
         self._lock = lock
         self._wall = wall
         self._connect = connect
+        self._file = _identity(path)
 
     @classmethod
     async def open(
@@ -106,19 +108,31 @@ class Store:
         await self._writer.close()
         os.close(self._lock)
 
+    def moved(self) -> StoreMoved | None:
+        """Whether the file is not at its place any more: it blocks for a moment."""
+        return None if _identity(self.path) == self._file else StoreMoved(self.path)
+
     def now(self) -> float:
         """The wall clock that rows are stamped with."""
         return self._wall()
 
+    async def _taking(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """A transaction that takes something in: not into a file that was moved away."""
+
+        def in_place(db: sqlite3.Connection) -> T:
+            if moved := self.moved():
+                raise moved
+            return work(db)
+
+        return await self._writer.atomic(in_place)
+
     async def open_batch(self, name: str, source: str) -> Place:
         """The place in a new batch; for a file of the spool in its unfinished one, if any."""
-        return await self._writer.atomic(
-            lambda db: accept.open_batch(db, name, source, self._wall())
-        )
+        return await self._taking(lambda db: accept.open_batch(db, name, source, self._wall()))
 
     async def accept(self, patches: Sequence[Patch], place: Place | None = None) -> Accepted:
         """Append patches, and record how far their file is taken, in one transaction."""
-        return await self._writer.atomic(lambda db: accept.accept(db, patches, place, self._wall()))
+        return await self._taking(lambda db: accept.accept(db, patches, place, self._wall()))
 
     async def close_batch(
         self, batch_id: int, rejected: int | None = None, *, refused: str | None = None
@@ -317,3 +331,12 @@ class Store:
         finally:
             left = True
             await connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path; SQLite goes by the same."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

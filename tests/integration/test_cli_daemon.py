@@ -104,18 +104,35 @@ def test_a_socket_that_was_removed_is_soon_there_again(sandbox: Sandbox, tmp_pat
     assert not daemon.socket.exists()
 
 
-def test_a_database_that_was_moved_under_the_daemon_is_told(
-    sandbox: Sandbox, tmp_path: Path
+@pytest.mark.parametrize("instead", [None, b""], ids=["nothing", "another file"])
+def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is_back(
+    sandbox: Sandbox, tmp_path: Path, instead: bytes | None
 ) -> None:
+    one = '{"workflow_run_id":"moved","name":"x"}\n'
     with start_daemon(tmp_path, sandbox.url) as daemon:
-        before = json.loads(daemon.syncd("status", "--json").stdout)
-        daemon.database.rename(daemon.database.with_name("moved.db"))
+        before = daemon.status()
+        away = daemon.database.rename(daemon.database.with_name("moved.db"))
+        if instead is not None:
+            daemon.database.write_bytes(instead)
+        dropped = daemon.drop("d.jsonl", one)
+        refused = [
+            daemon.syncd("enqueue", "moved", "--name", "x"),
+            daemon.syncd("enqueue", "--file", "-", "--format", "jsonl", input=one),
+        ]
+        while len((after := daemon.status())["troubles"]) < 2:
+            assert dropped.exists()
+        away.rename(daemon.database)
+        waited = daemon.syncd("wait", "--batch", "d.jsonl", "--timeout", "15")
+        healed = daemon.status()
 
-        after = json.loads(daemon.syncd("status", "--json").stdout)
-
-    assert before["troubles"] == []
-    (trouble,) = after["troubles"]
-    assert trouble.startswith(f"{daemon.database}: the database was moved")
+    moved = f"{daemon.database}: the database was moved or removed"
+    assert [found.returncode for found in refused] == [1, 1]
+    assert all(moved in found.stderr for found in refused)
+    assert [found.stderr.count("\n") for found in refused] == [1, 1]
+    assert before["troubles"] == healed["troubles"] == []
+    assert after["troubles"][0].startswith(moved)
+    assert after["troubles"][1].startswith("the spool waits: ")
+    assert (waited.returncode, healed["outbox"]["delivered"]) == (0, 1)
 
 
 def test_status_does_not_import_what_is_slow(daemon: Daemon) -> None:
