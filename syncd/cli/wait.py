@@ -83,12 +83,12 @@ def wait_command(
         look = partial(_look_at_patch, to, patch)
     else:
         look = partial(_look_at_all, to)
-    _warn(to, everything=everything)
-    last, in_time = _wait(look, None if timeout is None else time.monotonic() + timeout)
+    _warn(to)
+    last, in_time = _wait(to, look, None if timeout is None else time.monotonic() + timeout)
     return _tell(last, in_time=in_time, as_json=as_json)
 
 
-def _warn(to: Door, *, everything: bool) -> None:
+def _warn(to: Door) -> None:
     """Say at once why it may take for ever, where looking does not say so itself."""
     status = current(to)
     daemon = status["daemon"]
@@ -96,13 +96,14 @@ def _warn(to: Door, *, everything: bool) -> None:
         click.echo(f"syncd: {plain(trouble)}", err=True)
     if daemon["state"] in ("paused", "blocked"):
         click.echo(f"syncd: {daemon['state']}: {daemon['reason']}", err=True)
-    elif everything and not daemon["running"]:
-        click.echo("syncd: the daemon is not running: nothing will move until it does", err=True)
 
 
-def _wait(look: Callable[[], Look], deadline: float | None) -> tuple[Look, bool]:
-    """The last look, and whether it was the end of all movement."""
-    seen = Look(moving=1)
+def _wait(to: Door, look: Callable[[], Look], deadline: float | None) -> tuple[Look, bool]:
+    """The last look, and whether it was the end of all movement.
+
+    Says on stderr if that takes a daemon, and none runs.
+    """
+    seen, said = Look(moving=1), False
     while True:
         try:
             seen = look()
@@ -111,6 +112,9 @@ def _wait(look: Callable[[], Look], deadline: float | None) -> tuple[Look, bool]
         else:
             if not seen.moving and not seen.files:
                 return seen, True
+            if not said and not to.wire.answers():
+                click.echo("syncd: nothing moves until the daemon runs: waiting for it", err=True)
+                said = True
         if deadline is not None and time.monotonic() + LOOK_EVERY_S > deadline:
             return seen, False
         time.sleep(LOOK_EVERY_S)

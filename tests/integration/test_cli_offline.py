@@ -14,6 +14,7 @@ from processes import Running, environment, held, syncd, until_it_waits_for
 from syncd.cli import main
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
+UNMOVED = "syncd: nothing moves until the daemon runs: waiting for it\n"
 
 STATUS_SHAPE = {
     "daemon": {"running", "state", "reason", "pid", "version", "started_at"},
@@ -334,7 +335,7 @@ def test_wait_runs_into_its_timeout(tmp_path: Path) -> None:
     found = syncd("wait", "--run", "a", "--timeout", "0.5", folder=tmp_path)
 
     assert found.returncode == 124
-    assert found.stderr == DOWN + "syncd: the time is up: 1 patch to go\n"
+    assert found.stderr == f"{DOWN}{UNMOVED}syncd: the time is up: 1 patch to go\n"
 
 
 def test_wait_tells_files_from_patches(tmp_path: Path) -> None:
@@ -346,7 +347,8 @@ def test_wait_tells_files_from_patches(tmp_path: Path) -> None:
     everything = syncd("wait", "--all", "--timeout", "0.3", folder=tmp_path)
     batch = syncd("wait", "--batch", "b.jsonl", "--timeout", "0.3", "--json", folder=tmp_path)
 
-    assert everything.stderr.endswith("syncd: the time is up: 1 patch and 1 file to go\n")
+    up = "syncd: the time is up: 1 patch and 1 file to go\n"
+    assert everything.stderr == UNMOVED + up
     assert json.loads(batch.stdout) == {
         "result": "timeout",
         "waiting": 0,
@@ -364,6 +366,7 @@ def test_wait_names_what_will_not_arrive(tmp_path: Path) -> None:
 
     assert found.returncode == 1
     assert found.stdout == "patch 1 for a is held by an operator\n"
+    assert found.stderr == DOWN
 
 
 @pytest.mark.parametrize(
@@ -470,6 +473,7 @@ def test_a_batch_is_awaited_until_its_file_is_filed(tmp_path: Path) -> None:
     found = syncd("wait", "--batch", "stdin", "--timeout", "0.1", folder=tmp_path)
 
     assert found.returncode == 124
+    assert UNMOVED in found.stderr  # nobody but a daemon closes what a killed command has left
 
 
 @pytest.mark.parametrize("where", ["incoming", "taking"])
