@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -17,12 +17,10 @@ from delivering import Delivering, delivering, patches
 from sandboxed import Sandboxed, sandboxed
 from stores import insert, rows, states
 
-from syncd.core.outcome import Blame, Trouble
 from syncd.core.patch import Patch
 from syncd.core.schedule import Lane
-from syncd.core.settlement import Deferred, Settlement
-from syncd.lanes import Lanes
-from syncd.store import Page, Selection, Store, Verb, read
+from syncd.core.settlement import Settlement
+from syncd.store import Selection, Store, Verb, read
 from syncd.store.schema import open_writer
 
 
@@ -619,42 +617,6 @@ async def test_a_slow_disk_and_a_busy_producer_starve_nobody(path: Path) -> None
         await it.drained()
 
         assert await it.wrong_runs() == {}
-
-
-class LateToPage(Store):
-    """A store whose pages are stale when they come: something happens between."""
-
-    between: Callable[[], Awaitable[None]] | None = None
-
-    async def page(self, *asked: Any, **limits: Any) -> Page:
-        found = await super().page(*asked, **limits)
-        if self.between is not None:
-            between, self.between = self.between, None
-            await between()
-        return found
-
-
-async def test_a_failure_that_is_settled_while_a_page_is_read_is_not_forgotten(path: Path) -> None:
-    store = await LateToPage.open(path, time.time)
-    lanes = Lanes(store, time.time)
-    trouble = Trouble(Blame.SERVER, "http_500", "not now")
-
-    async def defer() -> None:
-        due_at = time.time() + 0.05
-        await store.settle([Deferred("r", due_at, 1, (1,), trouble)])
-        lanes.expect(due_at)
-
-    await store.accept([patch("r", 1)])
-    store.between = defer
-    await lanes.refill()
-    lane = lanes.take(1)
-    assert lane is not None
-    lanes.let_go(lane.run)
-    async with asyncio.timeout(5.0):  # long before the next slow look
-        while not lanes.ready:
-            await lanes.rest()
-            await lanes.refill()
-    await store.close()
 
 
 class SlowToTell(Store):
