@@ -12,7 +12,7 @@ import pytest
 from stage import CAP_S, TIMEOUT_S, Stage, Vendor, on_stage, virtually
 
 from syncd import log
-from syncd.core.answer import NoReply, Reply
+from syncd.core.answer import NoReply, NotSent, Reply
 from syncd.core.suspect import Suspect
 from syncd.selftest.store import Inline, Life
 from syncd.store import Selection, Verb
@@ -104,6 +104,25 @@ def test_a_run_that_cannot_be_read_back_does_not_keep_others_from_it(tmp_path: P
 
             vendor.refused = {}
             await stage.drained(within_s=CAP_S)
+
+    virtually(play())
+
+
+def test_what_was_not_sent_to_read_a_run_back_is_sent_later(tmp_path: Path) -> None:
+    async def play() -> None:
+        vendor = Vendor()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            await in_doubt(stage, '{"v":1}', '{"v":2}')
+            vendor.runs["run"]["metadata"] = {"v": 1}
+            vendor.otherwise = NotSent()
+            while [body for _, _, body, _ in vendor.requests].count(READ) < 3:
+                await asyncio.sleep(0.1)
+                assert stage.now < 8 * TIMEOUT_S, "it is not tried again"
+            vendor.otherwise = None
+            await stage.drained(within_s=TIMEOUT_S)
+
+            assert stage.gate.figures().in_flight == 0
+        assert vendor.runs["run"]["metadata"] == {"v": 2}
 
     virtually(play())
 
