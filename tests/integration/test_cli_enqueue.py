@@ -119,6 +119,40 @@ def test_lines_that_are_no_patches_are_named(tmp_path: Path) -> None:
     assert json.loads(batches)["rejected"] == 2
 
 
+LONG_NAME = "é" * 5121
+"""Two bytes too long."""
+
+
+def test_a_name_that_is_too_long_is_wrong_usage(tmp_path: Path) -> None:
+    found = syncd("enqueue", "run_1", "--name", LONG_NAME, folder=tmp_path)
+
+    assert found.returncode == 2
+    assert "name must be at most 10240 bytes" in found.stderr
+    assert rows(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "line", "number"),
+    [
+        ("a.jsonl", "", '{"workflow_run_id":"%s","name":"%s"}\n', 2),
+        ("a.csv", "workflow_run_id,name\n", "%s,%s\n", 3),
+    ],
+    ids=["jsonl", "csv"],
+)
+def test_a_name_that_is_too_long_stops_no_other_line_of_its_file(
+    tmp_path: Path, name: str, before: str, line: str, number: int
+) -> None:
+    patches = ("r1", "x" * 10_240), ("r2", LONG_NAME), ("r3", LONG_NAME[1:])
+    (tmp_path / name).write_text(before + "".join(line % patch for patch in patches))
+
+    found = syncd("enqueue", "--file", tmp_path / name, folder=tmp_path)
+
+    assert found.returncode == 1
+    assert found.stdout == f"accepted 2 patches as batch {name}, rejected 1 line\n"
+    assert found.stderr == f"{name}:{number}: name must be at most 10240 bytes\n"
+    assert [row["workflow_run_id"] for row in rows(tmp_path)] == ["r1", "r3"]
+
+
 def test_many_rejected_lines_do_not_flood_the_terminal(tmp_path: Path) -> None:
     """Twenty are shown and the rest counted; --json has them all."""
     content = "nonsense\n" * 30
