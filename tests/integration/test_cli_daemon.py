@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,9 @@ from processes import (
     syncd,
     until_it_waits_for,
 )
+
+from syncd.store.accept import ABANDONED_S, open_batch
+from syncd.store.schema import open_writer
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +283,22 @@ def test_a_batch_whose_command_was_interrupted_says_so(
     assert waited.returncode == 1
     assert waited.stdout == "the rest of stdin was not handed in: `syncd enqueue` was interrupted\n"
     assert " cut, 100% " in newest
+
+
+def test_nor_is_one_whose_command_was_killed_while_no_daemon_ran(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Nobody has heard of its end: that nothing has come to it for long must do."""
+    daemon = Daemon(tmp_path, sandbox.url)
+    daemon.database.parent.mkdir(parents=True)
+    with closing(open_writer(daemon.database)) as db:
+        open_batch(db, "stdin", "enqueue", time.time() - ABANDONED_S - 1.0)
+
+    with daemon.start():
+        waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
+
+    assert waited.returncode == 1
+    assert "`syncd enqueue` has ended before the file did" in waited.stdout
 
 
 def test_files_of_one_name_at_once_are_batches_of_their_own(daemon: Daemon) -> None:

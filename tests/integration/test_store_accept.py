@@ -453,9 +453,12 @@ async def test_every_command_that_hands_in_a_file_has_a_batch_of_its_own(store: 
 
 
 async def test_a_batch_to_which_nothing_comes_any_more_is_cut_off(store: Store, wall: Wall) -> None:
-    """Unless its command is known to be there, or it is a file of the spool."""
-    grows, still, held = [(await store.open_batch("stdin", "enqueue")).batch_id for _ in range(3)]
+    """Unless its command is known to be there, or it is a file of the spool, or closed already."""
+    grows, still, nothing, whole, held = [
+        (await store.open_batch("stdin", "enqueue")).batch_id for _ in range(5)
+    ]
     spool = (await store.open_batch("stdin", "spool")).batch_id
+    await store.close_batch(whole, 0)
     for batch in (still, grows):
         wall.now += ABANDONED_S
         await store.accept([Patch("r", "1")], Place(batch))
@@ -463,16 +466,21 @@ async def test_a_batch_to_which_nothing_comes_any_more_is_cut_off(store: Store, 
     wall.now += 1.0
     await store.close_abandoned([held])
 
-    assert rows(store.path, "SELECT id, refused FROM batches WHERE closed_at IS NOT NULL") == [
-        (still, CUT_OFF)
+    assert rows(store.path, "SELECT id, closed_at, refused FROM batches ORDER BY id") == [
+        (grows, None, None),
+        (still, wall.now, CUT_OFF),
+        (nothing, wall.now, CUT_OFF),
+        (whole, NOON, None),
+        (held, None, None),
+        (spool, None, None),
     ]
-    assert (await store.open_batch("stdin", "spool")).batch_id == spool
 
 
 async def test_a_batch_that_was_but_slow_is_whole_in_the_end(store: Store, wall: Wall) -> None:
     batch = (await store.open_batch("stdin", "enqueue")).batch_id
     wall.now += ABANDONED_S + 1.0
     await store.close_abandoned([])
+    assert rows(store.path, "SELECT refused FROM batches") == [(CUT_OFF,)]
 
     await store.accept([Patch("r", "1")], Place(batch))
     await store.close_batch(batch, 0)
