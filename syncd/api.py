@@ -57,8 +57,8 @@ class Api:
         url = URL(endpoint.base_url, encoded=True)
         self._loop = asyncio.get_running_loop()
         self._connector = connector
-        # To the connector a request is a place to go to; it is the same one for all.
-        self._place = aiohttp.ClientRequest("POST", url, loop=self._loop)
+        # To the connector a request says whom to connect to; it is the same one for all.
+        self._peer = aiohttp.ClientRequest("POST", url, loop=self._loop)
         self._timeout_s = endpoint.timeout_s
         self._connect_timeout = aiohttp.ClientTimeout(connect=endpoint.timeout_s)
         self._path = f"{url.raw_path.rstrip('/')}/workflow_runs/"
@@ -136,7 +136,7 @@ class Api:
     async def _connected(self) -> tuple[Connection, ResponseHandler]:
         """A connection on which nothing is said but what we are about to ask for."""
         while True:
-            connection = await self._connector.connect(self._place, [], self._connect_timeout)
+            connection = await self._connector.connect(self._peer, [], self._connect_timeout)
             if (protocol := connection.protocol) is not None and not protocol.should_close:
                 return connection, protocol
             connection.close()

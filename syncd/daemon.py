@@ -14,7 +14,7 @@ import structlog
 from syncd import __version__, log, notify, process
 from syncd.api import Api, Endpoint
 from syncd.clock import Wall, boot
-from syncd.config import Config, Places, Token, load, locate, read_token
+from syncd.config import Config, Paths, Token, load, locate, read_token
 from syncd.config.changes import Changes, changes
 from syncd.control import Control
 from syncd.core import liveness
@@ -73,7 +73,7 @@ class Daemon:
         self._config = config
         self._environ = environ
         self._config_path = config_path
-        self._places: Places = locate(config, environ)
+        self._paths: Paths = locate(config, environ)
         self._token: Token = read_token(config, environ)
         self._notify = notify.Notify.from_environ(environ)
         self._wall = wall or Wall()
@@ -134,13 +134,13 @@ class Daemon:
         config = self._config
         async with notify.extending(self._notify, "starting: opening the database"):
             self._store = await Store.open(
-                self._places.store, self._wall, group_access=config.store.group_access
+                self._paths.store, self._wall, group_access=config.store.group_access
             )
         stack.push_async_callback(self._store.close)
-        self._spool = Spool(self._places.spool, config.spool.settle_s, config.spool.max_file_bytes)
+        self._spool = Spool(self._paths.spool, config.spool.settle_s, config.spool.max_file_bytes)
         with suppress(OSError):  # intake says so, and waits
             await asyncio.to_thread(self._spool.prepare)
-        if (locked := await asyncio.to_thread(lock, self._places.spool)) is not None:
+        if (locked := await asyncio.to_thread(lock, self._paths.spool)) is not None:
             stack.callback(os.close, locked)
         unclean = await self._store.begin(_suspect_s(config), boot(), self._wall.booted_at)
         self._begun_clean = not unclean
@@ -176,7 +176,7 @@ class Daemon:
         self._control = Control(
             self._store, self._relay, self._gate, self._status, self._status.sending
         )
-        await self._control.listen(self._places.socket, stack)
+        await self._control.listen(self._paths.socket, stack)
         if address := config.control.metrics_address:
             from syncd import metrics  # noqa: PLC0415  only who asks for it pays for it
 
@@ -278,13 +278,13 @@ class Daemon:
         self._notify.status("starting: preparing the spool")
         await self._watching.wait()
         await self._intake.watching.wait()
-        places = self._places
+        paths = self._paths
         logger.info(
             "daemon.ready",
             version=__version__,
-            store=str(places.store),
-            spool=str(places.spool),
-            socket=str(places.socket),
+            store=str(paths.store),
+            spool=str(paths.spool),
+            socket=str(paths.socket),
         )
         self._notify.ready(await self._sentence())
         self._ready = True

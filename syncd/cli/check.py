@@ -127,7 +127,7 @@ def _is_up(to: Door) -> bool:
 def _daemon(to: Door) -> Iterator[tuple[Level, str]]:
     status = to.status()
     if status is None:
-        yield Level.WARN, f"nobody listens on {to.places.socket}: the daemon is not running"
+        yield Level.WARN, f"nobody listens on {to.paths.socket}: the daemon is not running"
     else:
         about = status["daemon"]
         yield Level.OK, f"{about['state']}, pid {about['pid']}, version {about['version']}"
@@ -137,7 +137,7 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
     from syncd.store import integrity
     from syncd.store.schema import newest, open_reader
 
-    path = to.places.store
+    path = to.paths.store
     if why := _hindrance(to, path):
         yield Level.FAIL, f"{path}: `syncd run` cannot start: {why}"
         return
@@ -163,7 +163,7 @@ def _hindrance(to: Door, path: Path) -> str | None:
 
     if _is_up(to):
         return None
-    return hindrance(path, at_start=True) or folder_hindrance(to.places.socket.parent)
+    return hindrance(path, at_start=True) or folder_hindrance(to.paths.socket.parent)
 
 
 def _free_bytes(path: Path) -> int:
@@ -174,7 +174,7 @@ def _free_bytes(path: Path) -> int:
 def _spool(to: Door) -> Iterator[tuple[Level, str]]:
     from syncd.store.access import folder_hindrance
 
-    path = to.places.spool
+    path = to.paths.spool
     if not is_there(path):
         if why := folder_hindrance(path):
             yield Level.FAIL, f"{path}: cannot be made: {why}"

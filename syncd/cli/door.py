@@ -23,8 +23,8 @@ from syncd.config import (
     Config,
     ConfigErrorWithRest,
     NoSettings,
-    Places,
-    PlacesUnsure,
+    Paths,
+    PathsUnsure,
     guesses,
     load,
     locate,
@@ -43,12 +43,12 @@ class Door:
     """One command's way to the data."""
 
     config: Config
-    places: Places
+    paths: Paths
 
     @property
     def wire(self) -> Wire:
         """The daemon's socket."""
-        return Wire(self.places.socket)
+        return Wire(self.paths.socket)
 
     def lines(self, what: str, query: Query) -> Iterator[bytes]:
         """Rows of patches, runs or batches, each the text of one JSON object.
@@ -96,7 +96,7 @@ class Door:
 
         given: dict[str, Any] = {name: it for name, it in query.items() if it is not None}
         now = time.time()
-        with opened(open_reader, self.places.store) as db:
+        with opened(open_reader, self.paths.store) as db:
             _say_that_it_is_down()
             match what:
                 case "patches":
@@ -167,23 +167,23 @@ def readers_door(config_path: str | None) -> Door:
     """
     try:
         return door(config_path)
-    except PlacesUnsure as error:
+    except PathsUnsure as error:
         rest = error.rest, locate(error.rest, os.environ)
         return _listening(error, chain([rest], guesses(error.rest.source, os.environ)))
     except NoSettings as error:
         return _listening(error, guesses(error.source, os.environ))
 
 
-def _listening(error: ConfigError, candidates: Iterable[tuple[Config, Places]]) -> Door:
+def _listening(error: ConfigError, candidates: Iterable[tuple[Config, Paths]]) -> Door:
     """The first at which a daemon answers; says so, and raises the error where none does."""
-    for config, places in candidates:
-        guessed = Door(config, places)
+    for config, paths in candidates:
+        guessed = Door(config, paths)
         with suppress(SyncdError):
             if guessed.wire.answers():
                 *others, last = error.errors
                 for line in others:
                     click.echo(f"syncd: {line}", err=True)
-                click.echo(f"syncd: {last}; asking who listens on {places.socket}", err=True)
+                click.echo(f"syncd: {last}; asking who listens on {paths.socket}", err=True)
                 return guessed
     raise error
 

@@ -49,7 +49,7 @@ def outbox(to: Door) -> "Iterator[ByDaemon | ByFile]":
         return
     from syncd.store.schema import open_writer
 
-    with opened(open_writer, to.places.store) as db:
+    with opened(open_writer, to.paths.store) as db:
         yield ByFile(db)
 
 
@@ -117,7 +117,7 @@ class ByDaemon:
 
     def _there(self, answer: dict[str, Any] | None) -> dict[str, Any]:
         if answer is None:
-            raise SyncdError(f"{self.to.places.socket}: the daemon has stopped: try again")
+            raise SyncdError(f"{self.to.paths.socket}: the daemon has stopped: try again")
         return answer
 
 

@@ -77,7 +77,7 @@ def offline(to: Door) -> dict[str, Any]:
     from syncd.spool import Spool
     from syncd.store.lock import is_held
 
-    spool = Spool(to.places.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
+    spool = Spool(to.paths.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
     known = _database(to)
     paused = known.pop("paused")
     last_error = known.pop("last_error")
@@ -104,7 +104,7 @@ def offline(to: Door) -> dict[str, Any]:
         "eta_s": 0.0 if nothing_waits else None,
         "spool": {"waiting": spool.waiting(), "rejected": spool.rejected()},
         "last_error": last_error,
-        "troubles": [_UNHEARD.format(to.places.socket)] if is_held(to.places.store) else [],
+        "troubles": [_UNHEARD.format(to.paths.socket)] if is_held(to.paths.store) else [],
     }
 
 
@@ -123,9 +123,9 @@ def _database(to: Door) -> dict[str, Any]:
     from syncd.store import read
     from syncd.store.schema import open_reader
 
-    if not is_there(to.places.store):
+    if not is_there(to.paths.store):
         return dict(_EMPTY)
-    with opened(open_reader, to.places.store) as db:
+    with opened(open_reader, to.paths.store) as db:
         return read.outbox(db, time.time())
 
 

@@ -233,14 +233,14 @@ def _by_either(
         if answer is not None:
             return answer
         # The likeliest reason is a daemon that holds the lock and listens elsewhere.
-        raise SyncdError(f"no daemon listens on {to.places.socket}, and {error}") from error
+        raise SyncdError(f"no daemon listens on {to.paths.socket}, and {error}") from error
 
 
 def _with_store(to: Door, operation: Operation) -> Any:
     """Do it in the daemon's place, while it is down, holding its lock."""
     from syncd.store import Store
 
-    path = to.places.store
+    path = to.paths.store
     if not is_there(path):
         raise SyncdError(f"{path}: no database here yet: there is nothing to work on")
 

@@ -197,7 +197,7 @@ def _look_at_batch(to: Door, name: str) -> Look:
         what = "was not handed in" if by_command else "could not be read"
         failed += (f"the rest of {plain(name)} {what}: {plain(newest['refused'])}",)
     if newest["rejected"]:
-        where = f"see {to.places.spool}/rejected"
+        where = f"see {to.paths.spool}/rejected"
         if by_command:
             where = "`syncd enqueue` has named them"
         failed += (f"{many(newest['rejected'], 'line')} rejected: {where}",)
@@ -243,8 +243,8 @@ def _name(row: Row) -> str:
 
 
 def _rejected(to: Door, name: str) -> str:
-    return f"{plain(name)} was rejected as a whole: see {to.places.spool}/rejected"
+    return f"{plain(name)} was rejected as a whole: see {to.paths.spool}/rejected"
 
 
 def _in_spool(to: Door, folder: str, name: str) -> bool:
-    return "/" not in name and os.path.lexists(to.places.spool / folder / name)
+    return "/" not in name and os.path.lexists(to.paths.spool / folder / name)

@@ -5,12 +5,12 @@ Written by hand: importing pydantic alone takes half of the 0.3 s in which a com
 
 from syncd.config.guess import guesses
 from syncd.config.keys import Api, Config, Control, Delivery, Log, Retry, Spool, Store
-from syncd.config.places import Places, locate
+from syncd.config.paths import Paths, locate
 from syncd.config.read import (
     DEFAULT_FILE,
     ConfigErrorWithRest,
     NoSettings,
-    PlacesUnsure,
+    PathsUnsure,
     load,
     parse,
 )
@@ -25,8 +25,8 @@ __all__ = [
     "Delivery",
     "Log",
     "NoSettings",
-    "Places",
-    "PlacesUnsure",
+    "Paths",
+    "PathsUnsure",
     "Retry",
     "Spool",
     "Store",

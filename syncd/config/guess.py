@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from syncd.config.keys import Config
-from syncd.config.places import Places, locate
+from syncd.config.paths import Paths, locate
 from syncd.config.read import DEFAULT_FILE, parse
 from syncd.errors import ConfigError
 
 
-def guesses(source: str, environ: Mapping[str, str]) -> Iterator[tuple[Config, Places]]:
-    """What `source` is likely to have said of its daemon's places, as `make install` has them.
+def guesses(source: str, environ: Mapping[str, str]) -> Iterator[tuple[Config, Paths]]:
+    """What `source` is likely to have said of its daemon's paths, as `make install` has them.
 
     Then what holds without any file. Variables override either, as always.
     """

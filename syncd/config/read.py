@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from syncd.config.keys import KEYS, SECTIONS, Config, Key
-from syncd.config.places import locate
+from syncd.config.paths import locate
 from syncd.config.rules import as_toml, hidden
 from syncd.errors import ConfigError
 
 DEFAULT_FILE = "/etc/syncd/syncd.toml"
 MAX_FILE_BYTES = 1 << 20
 
-PLACES = ("store.path", "spool.path", "control.socket")  # the keys that say where things are
+PATHS = ("store.path", "spool.path", "control.socket")  # the keys that say where things are
 
 # Variables of that shape which are not keys of the file.
 TOKEN_VARIABLE = "SYNCD_API__TOKEN"  # noqa: S105 - the variable's name
@@ -41,11 +41,11 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
     """Check every key of `mapping` and every SYNCD_…__… of `environ`; `source` names the mapping.
 
     Raises ConfigError with every error at once: ConfigErrorWithRest where only values are wrong,
-    and none that says where the database, the spool or the socket are; else PlacesUnsure, if there
+    and none that says where the database, the spool or the socket are; else PathsUnsure, if there
     may be a daemon all the same.
     """
     errors = [*_unknown_in_file(mapping, source), *_unknown_in_environment(environ)]
-    places_known = not errors
+    paths_known = not errors
     config = Config(source=source)
     given: dict[str, _Given] = {}
     for key in KEYS:
@@ -55,7 +55,7 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
         value = key.rule.accept(entry.value)
         if value is None:
             errors.append(f"{entry.where} = {entry.shown}: must be {key.rule.allowed}")
-            places_known &= str(key) not in PLACES
+            paths_known &= str(key) not in PATHS
             continue
         given[str(key)] = entry
         section = replace(getattr(config, key.section), **{key.name: value})
@@ -66,7 +66,7 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
     except ConfigError as error:
         raise ConfigError([*errors, *(f"{source}: {line}" for line in error.errors)]) from error
     if errors:
-        raise (ConfigErrorWithRest if places_known else PlacesUnsure)(errors, config)
+        raise (ConfigErrorWithRest if paths_known else PathsUnsure)(errors, config)
     return config
 
 
@@ -78,7 +78,7 @@ class ConfigErrorWithRest(ConfigError):
         self.rest = rest
 
 
-class PlacesUnsure(ConfigError):
+class PathsUnsure(ConfigError):
     """What is wrong may have said where things are; `rest` is what can be understood."""
 
     def __init__(self, errors: Iterable[str], rest: Config) -> None:

@@ -12,7 +12,8 @@ from syncd.core.fold import Waiting
 
 FAILING = 2  # failures in a row from which on a lane keeps failing
 
-Place = tuple[int, int, str]
+Rank = tuple[int, int, str]
+"""Where a lane stands in line: the lowest goes next."""
 
 
 @dataclass(slots=True)
@@ -44,8 +45,8 @@ class Schedule:
     """
 
     _held: dict[str, Lane] = field(default_factory=dict)
-    _steady: list[Place] = field(default_factory=list)
-    _failing: list[Place] = field(default_factory=list)
+    _steady: list[Rank] = field(default_factory=list)
+    _failing: list[Rank] = field(default_factory=list)
     _failing_ready: set[str] = field(default_factory=set)
     _busy: set[str] = field(default_factory=set)
     _failing_busy: set[str] = field(default_factory=set)
@@ -57,7 +58,7 @@ class Schedule:
                 self._held[lane.run] = lane
                 if _keeps_failing(lane):
                     self._failing_ready.add(lane.run)
-                heapq.heappush(self._line(lane), _place(lane))
+                heapq.heappush(self._line(lane), _rank(lane))
 
     def take(self, *, steady: bool = False) -> Lane | None:
         """The next lane: highest priority, then oldest patch. It is busy until `drop`.
@@ -67,7 +68,7 @@ class Schedule:
         lane = self._first(self._steady)
         if self._failing and not steady:
             other = self._first(self._failing)
-            if lane is None or (other is not None and _place(other) < _place(lane)):
+            if lane is None or (other is not None and _rank(other) < _rank(lane)):
                 lane = other
         return None if lane is None else self._taken(lane)
 
@@ -77,7 +78,7 @@ class Schedule:
         ready = list(self._all_ready())
         fewest = min((lane.failures for lane in ready), default=0)
         found = [lane for lane in ready if lane.failures == fewest]
-        lane = (max if last else min)(found, key=_place, default=None)
+        lane = (max if last else min)(found, key=_rank, default=None)
         return None if lane is None else self._taken(lane)
 
     def drop(self, run: str) -> None:
@@ -105,7 +106,7 @@ class Schedule:
         if priority > lane.priority:
             lane.priority = priority
             if run not in self._busy:
-                heapq.heappush(self._line(lane), _place(lane))
+                heapq.heappush(self._line(lane), _rank(lane))
         return True
 
     def reserve(self, run: str) -> bool:
@@ -161,25 +162,25 @@ class Schedule:
         return (lane for run, lane in self._held.items() if run not in self._busy)
 
     def _taken(self, lane: Lane) -> Lane:
-        # Its place in line is passed by when it comes up.
+        # Its rank in line is passed by when it comes up.
         self._busy.add(lane.run)
         if _keeps_failing(lane):
             self._failing_ready.discard(lane.run)
             self._failing_busy.add(lane.run)
         return lane
 
-    def _line(self, lane: Lane) -> list[Place]:
+    def _line(self, lane: Lane) -> list[Rank]:
         return self._failing if _keeps_failing(lane) else self._steady
 
-    def _first(self, line: list[Place]) -> Lane | None:
+    def _first(self, line: list[Rank]) -> Lane | None:
         """Whose turn it is in a line."""
         while line:
             lane = self._held.get(line[0][2])
-            # A place from before the lane was dropped and held again would put it ahead of others.
+            # A rank from before the lane was dropped and held again would put it ahead of others.
             if (
                 lane is not None
                 and lane.run not in self._busy
-                and line[0] == _place(lane)
+                and line[0] == _rank(lane)
                 and self._line(lane) is line
             ):
                 return lane
@@ -191,6 +192,5 @@ def _keeps_failing(lane: Lane) -> bool:
     return lane.failures >= FAILING
 
 
-def _place(lane: Lane) -> Place:
-    """Where it stands in line."""
+def _rank(lane: Lane) -> Rank:
     return -lane.priority, lane.waiting[0].id, lane.run

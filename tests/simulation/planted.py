@@ -108,7 +108,7 @@ def two_at_once(bug: Patch) -> None:
         lane = take(self, **how)
         if lane is not None:
             self._busy.discard(lane.run)
-            schedule.heapq.heappush(self._line(lane), schedule._place(lane))
+            schedule.heapq.heappush(self._line(lane), schedule._rank(lane))
         return lane
 
     bug.setattr(schedule.Schedule, "take", taken)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.config import Config, Control, NoSettings, Places, Store, guesses, load, locate, parse
+from syncd.config import Config, Control, NoSettings, Paths, Store, guesses, load, locate, parse
 from syncd.config.sample import sample
 from syncd.errors import ConfigError
 
@@ -23,7 +23,7 @@ def error_of(mapping: dict, environ: dict[str, str] | None = None) -> str:
     return error
 
 
-# Places
+# Paths
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def error_of(mapping: dict, environ: dict[str, str] | None = None) -> str:
     ],
 )
 def test_the_state_directory(environ: dict[str, str], state: str) -> None:
-    places = locate(Config(), environ)
+    paths = locate(Config(), environ)
 
-    assert places == Places(
+    assert paths == Paths(
         state=Path(state),
         store=Path(state, "syncd.db"),
         spool=Path(state, "spool"),
@@ -49,16 +49,16 @@ def test_the_state_directory(environ: dict[str, str], state: str) -> None:
 def test_paths_that_are_set_are_taken_as_they_are() -> None:
     config = Config(store=Store(path="/srv/s.db"), control=Control(socket="/run/x.sock"))
 
-    places = locate(config, HOME | {"RUNTIME_DIRECTORY": "/run/syncd"})
+    paths = locate(config, HOME | {"RUNTIME_DIRECTORY": "/run/syncd"})
 
-    assert places.store == Path("/srv/s.db")
-    assert places.socket == Path("/run/x.sock")
+    assert paths.store == Path("/srv/s.db")
+    assert paths.socket == Path("/run/x.sock")
 
 
 def test_the_socket_prefers_the_runtime_directory() -> None:
-    places = locate(Config(), HOME | {"RUNTIME_DIRECTORY": "/run/syncd:/run/other"})
+    paths = locate(Config(), HOME | {"RUNTIME_DIRECTORY": "/run/syncd:/run/other"})
 
-    assert places.socket == Path("/run/syncd/syncd.sock")
+    assert paths.socket == Path("/run/syncd/syncd.sock")
 
 
 def test_a_relative_path_is_refused() -> None:
@@ -166,10 +166,10 @@ def test_the_file_of_a_service_stands_for_the_places_that_its_installation_gives
 def test_any_other_file_stands_for_the_places_that_hold_without_one() -> None:
     environ = HOME | {"SYNCD_CONTROL__SOCKET": "/run/mine.sock"}
 
-    ((_, places),) = guesses("/home/ann/syncd.toml", environ)
+    ((_, paths),) = guesses("/home/ann/syncd.toml", environ)
 
-    assert places.socket == Path("/run/mine.sock")
-    assert places.store == Path("/home/ann/.local/state/syncd/syncd.db")
+    assert paths.socket == Path("/run/mine.sock")
+    assert paths.store == Path("/home/ann/.local/state/syncd/syncd.db")
 
 
 def test_variables_that_are_wrong_stand_for_nothing() -> None:

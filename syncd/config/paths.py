@@ -11,7 +11,7 @@ from syncd.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Paths:
     """Resolved paths. None of them need exist yet."""
 
     state: Path
@@ -20,7 +20,7 @@ class Places:
     socket: Path
 
 
-def locate(config: Config, environ: Mapping[str, str]) -> Places:
+def locate(config: Config, environ: Mapping[str, str]) -> Paths:
     """Fill in the paths that the settings leave empty. Raises ConfigError where that cannot be."""
     state = _state_directory(environ)
     runtime = _first_absolute(environ.get("RUNTIME_DIRECTORY", "")) or state
@@ -28,7 +28,7 @@ def locate(config: Config, environ: Mapping[str, str]) -> Places:
     if (length := len(os.fsencode(socket))) > SOCKET_PATH_BYTES:
         problem = f"{length} bytes long, must be at most {SOCKET_PATH_BYTES}"
         raise ConfigError([f"control.socket: {socket} is {problem}: set it to a shorter path"])
-    return Places(
+    return Paths(
         state=state,
         store=Path(config.store.path or state / "syncd.db"),
         spool=Path(config.spool.path or state / "spool"),
