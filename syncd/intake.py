@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class IntakeFigures:
     """How intake stands."""
 
     file: str | None = None
@@ -84,13 +84,13 @@ class Intake:
         """Set once whatever is dropped is noticed."""
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> IntakeFigures:
         """How it stands now."""
         left = tuple(f"{printable(name)}: {why}" for name, why in self._left.items())
         if self._work is None:
-            return Figures(trouble=self._trouble, left=left)
+            return IntakeFigures(trouble=self._trouble, left=left)
         taken, place = self._work.taken, self._work.place
-        return Figures(printable(taken.name), place.offset, place.line, self._trouble, left)
+        return IntakeFigures(printable(taken.name), place.offset, place.line, self._trouble, left)
 
     async def run(self) -> None:
         """Take in what is there and what comes, one file at a time, until cancelled."""

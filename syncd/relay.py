@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from syncd.core.answer import NoReply, NotSent, Reply
-from syncd.core.figures import Figures
+from syncd.core.figures import RelayFigures
 from syncd.core.fold import Fold
 from syncd.core.liveness import Standing, Waits
 from syncd.core.outcome import (
@@ -85,7 +85,7 @@ class Relay:
         """What the sending task waits for, and since when."""
         self._stopping = asyncio.Event()
         self._settler = Settler(store, alone=self._nobody_else)
-        self.figures = Figures()
+        self.figures = RelayFigures()
         self.cut = 0
         """Requests that the end of a drain has cut off: they may have been applied."""
 

@@ -10,7 +10,7 @@ from syncd.core.unknown import Unknown
 
 
 @dataclass(slots=True)
-class Figures:
+class RelayFigures:
     """Counted as it happens."""
 
     delivered: int = 0

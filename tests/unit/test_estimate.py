@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from syncd.core.estimate import Lately, eta_s
-from syncd.core.figures import Figures
+from syncd.core.figures import RelayFigures
 from syncd.core.minute import SECONDS
 from syncd.core.sending import Sending
 
@@ -115,7 +115,7 @@ def test_an_open_gate_that_was_shut_half_of_the_minute_is_as_fast_as_that() -> N
 
 
 def test_figures_of_the_last_minute_hold_all_requests_and_what_they_ended() -> None:
-    figures = Figures()
+    figures = RelayFigures()
     figures.works(100.0)
     for second in range(100, 170):
         figures.answered(0.1, float(second))

@@ -14,7 +14,7 @@ from syncd.cli.demo.children import books, configure, daemon, heeding_signals, s
 from syncd.cli.demo.patches import Source, hand_in, sources, wishes
 from syncd.cli.demo.proof import prove
 from syncd.cli.demo.tell import next_steps, prologue, run_in_short, told
-from syncd.cli.demo.watch import Figures, watch
+from syncd.cli.demo.watch import DemoFigures, watch
 from syncd.cli.options import Whole
 from syncd.cli.wire import Wire
 from syncd.errors import SyncdError
@@ -68,16 +68,16 @@ def _play(folder: Path, handed_in: list[Source], keep: Path | None) -> int:
     return 0
 
 
-def _look(wire: Wire, url: str) -> Callable[[], Figures]:
+def _look(wire: Wire, url: str) -> Callable[[], DemoFigures]:
     """Asks the daemon and the sandbox how far they are."""
 
-    def look() -> Figures:
+    def look() -> DemoFigures:
         answer = wire.ask("GET", "/status")
         if answer is None:
             raise SyncdError("the daemon has ended: run it again with --keep DIR, see daemon.log")
         outbox = orjson.loads(answer)["outbox"]
         stats = books(url, "stats")
-        return Figures(
+        return DemoFigures(
             settled=outbox["delivered"] + outbox["dead"] + outbox["discarded"],
             deferred=outbox["deferred"],
             requests=stats["requests"],

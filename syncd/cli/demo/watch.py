@@ -16,7 +16,7 @@ STANDSTILL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class DemoFigures:
     """How far the demo is."""
 
     settled: int
@@ -31,7 +31,7 @@ class Figures:
         return f"{many(self.requests, 'request')}, {count(self.failures)} failed{deferred}"
 
 
-def watch(total: int, look: Callable[[], Figures]) -> None:
+def watch(total: int, look: Callable[[], DemoFigures]) -> None:
     """Show progress until everything is settled. Raises SyncdError if nothing moves any more."""
     if sys.stdout.isatty():
         _with_bar(total, look)
@@ -44,7 +44,7 @@ def watch(total: int, look: Callable[[], Figures]) -> None:
             sys.stdout.flush()
 
 
-def _with_bar(total: int, look: Callable[[], Figures]) -> None:
+def _with_bar(total: int, look: Callable[[], DemoFigures]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -60,7 +60,7 @@ def _with_bar(total: int, look: Callable[[], Figures]) -> None:
             bar.update(task, completed=figures.settled, description=str(figures))
 
 
-def _looks(total: int, look: Callable[[], Figures]) -> Iterator[Figures]:
+def _looks(total: int, look: Callable[[], DemoFigures]) -> Iterator[DemoFigures]:
     """Figures until all is settled, the last of them included."""
     moved_at, before = time.monotonic(), None
     while True:
