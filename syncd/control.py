@@ -177,7 +177,7 @@ class Control:
     def _live(self) -> Live:
         """What no row says."""
         relay = self._relay
-        return Live(self._sending(), relay.policy.fold, relay.out, relay.alone)
+        return Live(self._sending(), relay.policy.fold, relay.out, relay.alone_until)
 
     async def _enqueue(self, request: web.Request) -> web.Response:
         patches: list[Patch] = []

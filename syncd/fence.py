@@ -77,8 +77,8 @@ class Fence:
             # Whoever stands in line there is the next probe: what is to be delivered tells more.
             await asyncio.sleep(min(wait_s, RETRY_S))
             return False
-        async with self._relay.alone_with(found.run) as alone:
-            if not alone:
+        async with self._relay.reserved(found.run) as reserved:
+            if not reserved:
                 return False
             # More may have been delivered until the run was kept for this.
             suspect = await self._store.suspect_of(found.run)

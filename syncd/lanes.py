@@ -46,9 +46,9 @@ class Lanes:
         return self._schedule.ready
 
     @property
-    def alone(self) -> dict[str, int]:
+    def alone_until(self) -> dict[str, int]:
         """By run, of the lanes held: the id up to which its patches go one by one."""
-        return self._schedule.alone
+        return self._schedule.alone_until
 
     @property
     def expecting(self) -> bool:

@@ -84,7 +84,7 @@ class Relay:
         self._step: tuple[Waits, float] = (Waits.NEWS, 0.0)
         """What the sending task waits for, and since when."""
         self._stopping = asyncio.Event()
-        self._settler = Settler(store, alone=self._nobody_else)
+        self._settler = Settler(store, self._nobody_else)
         self.figures = RelayFigures()
         self.cut = 0
         """Requests that the end of a drain has cut off: they may have been applied."""
@@ -127,7 +127,7 @@ class Relay:
                 self._lanes.distrust()
 
     @asynccontextmanager
-    async def alone_with(self, run: str) -> AsyncIterator[bool]:
+    async def reserved(self, run: str) -> AsyncIterator[bool]:
         """While a run is looked into: nothing is sent to it. Yields False if something is out."""
         async with self._turn:
             reserved = self._lanes.reserve(run)
@@ -155,9 +155,9 @@ class Relay:
         return {run: Out(ids, now - began) for run, (ids, began) in self._in_flight.items()}
 
     @property
-    def alone(self) -> dict[str, int]:
+    def alone_until(self) -> dict[str, int]:
         """By run: patches up to this id go one by one, because a fold of them was refused."""
-        return self._lanes.alone
+        return self._lanes.alone_until
 
     @property
     def unsettled(self) -> int:

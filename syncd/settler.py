@@ -18,10 +18,10 @@ RETRY_S = 1.0
 class Settler:
     """Writes settlements down. `run` is a task; `settle` is awaited by whoever has an answer."""
 
-    def __init__(self, store: Store, alone: Callable[[], bool]) -> None:
-        """`alone` tells that no other answer is to be expected soon, so that waiting is idle."""
+    def __init__(self, store: Store, nobody_else: Callable[[], bool]) -> None:
+        """`nobody_else` tells that no other answer is to be expected soon: then nobody waits."""
         self._store = store
-        self._alone = alone
+        self._nobody_else = nobody_else
         self._waiting: list[tuple[tuple[Settlement, ...], asyncio.Future[None]]] = []
         self._since = 0.0
         """The first of those that wait has come then."""
@@ -54,7 +54,7 @@ class Settler:
             await self._work.wait()
             # What came while others were written has waited already.
             early_s = self._since + GROUP_S - asyncio.get_running_loop().time()
-            if early_s > 0 and len(self._waiting) < MOST and not self._alone():
+            if early_s > 0 and len(self._waiting) < MOST and not self._nobody_else():
                 await asyncio.sleep(early_s)
             group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             if not self._waiting:

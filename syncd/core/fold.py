@@ -59,14 +59,14 @@ class Fold(msgspec.Struct, frozen=True):
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def fold(waiting: Sequence[Waiting], alone: Barrier | None = None) -> Fold:
+def fold(waiting: Sequence[Waiting], behind_first: Barrier | None = None) -> Fold:
     """The first request for patches of one run, given oldest first and not empty.
 
-    `alone` names the reason if only the first may go.
+    `behind_first` is the barrier there if only the first may go.
     """
     first = waiting[0]
-    if len(waiting) == 1 or alone is not None:
-        return Fold((first.id,), body_of(first), alone if len(waiting) > 1 else None)
+    if len(waiting) == 1 or behind_first is not None:
+        return Fold((first.id,), body_of(first), behind_first if len(waiting) > 1 else None)
     try:
         name, values = kept(first)
     except ValueError:

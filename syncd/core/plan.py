@@ -37,13 +37,13 @@ class Request:
 
 def request_of(lane: Lane, *, folding: bool) -> Fold | None:
     """The lane's next request; None if its first patch cannot be sent at all."""
-    alone: Barrier | None = None
+    behind_first: Barrier | None = None
     if not folding:
-        alone = Barrier.OFF
+        behind_first = Barrier.OFF
     elif lane.waiting[0].id <= lane.alone_until:
-        alone = Barrier.ALONE
+        behind_first = Barrier.ALONE
     try:
-        return fold(lane.waiting, alone)
+        return fold(lane.waiting, behind_first)
     except ValueError:
         return None
 

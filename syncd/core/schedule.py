@@ -124,7 +124,7 @@ class Schedule:
         return frozenset(self._held)
 
     @property
-    def alone(self) -> dict[str, int]:
+    def alone_until(self) -> dict[str, int]:
         """By run, of the lanes held: the id up to which its patches go one by one."""
         return {run: lane.alone_until for run, lane in self._held.items() if lane.alone_until}
 

@@ -38,5 +38,5 @@ class Live:
     """Several patches of a run may share a request."""
     out: Mapping[str, Out] = field(default_factory=dict)
     """By run."""
-    alone: Mapping[str, int] = field(default_factory=dict)
+    alone_until: Mapping[str, int] = field(default_factory=dict)
     """By run: patches up to this id go one by one, because a fold of them was refused."""

@@ -54,7 +54,7 @@ def lanes_to_go(db: sqlite3.Connection, now: float, live: Live, limit: int) -> l
             fresh[run] = None
     lanes += load_lanes(db, fresh)
     for lane in lanes:
-        lane.alone_until = live.alone.get(lane.run, 0)
+        lane.alone_until = live.alone_until.get(lane.run, 0)
     # What is out for a run is answered first; what else waits for it may go then.
     return [*lanes, *filter(None, (standing(db, run, live) for run in live.out))]
 
@@ -69,7 +69,7 @@ def standing(db: sqlite3.Connection, run: str, live: Live) -> Lane | None:
         if not lane.waiting:
             lane = load_lane(db, run, last) if lane.more else None
     if lane is not None:
-        lane.alone_until = live.alone.get(run, 0)
+        lane.alone_until = live.alone_until.get(run, 0)
     return lane
 
 

@@ -36,11 +36,11 @@ RUNNING = Live(Sending("running", requests_per_s=8.0), folding=True)
 
 
 def live(
-    *, out: Mapping[str, tuple[int, ...]] | None = None, folding: bool = True, **alone: int
+    *, out: Mapping[str, tuple[int, ...]] | None = None, folding: bool = True, **alone_until: int
 ) -> Live:
     """A daemon that runs, with these patches out."""
     sent = {run: Out(ids, 0.5) for run, ids in (out or {}).items()}
-    return Live(RUNNING.sending, folding, sent, alone)
+    return Live(RUNNING.sending, folding, sent, alone_until)
 
 
 async def asked(store: Store, patch_id: int, facts: Live = RUNNING) -> dict[str, Any]:

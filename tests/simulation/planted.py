@@ -74,8 +74,8 @@ def first_name_wins(bug: Patch) -> None:
     body = fold._body
     real = fold.fold
 
-    def folded(waiting: Any, alone: Any = None) -> Any:
-        request = real(waiting, alone)
+    def folded(waiting: Any, behind_first: Any = None) -> Any:
+        request = real(waiting, behind_first)
         if len(request.ids) > 1 and waiting[0].name is not None:
             values = fold._decode_object(fold.msgspec.json.encode(_metadata(request.body)))
             return fold.Fold(request.ids, body(waiting[0].name, values), request.barrier)

@@ -82,9 +82,9 @@ def test_it_tells_which_runs_go_one_by_one() -> None:
     assert taken is not None
     taken.alone_until = 7
 
-    assert schedule.alone == {"r": 7}
+    assert schedule.alone_until == {"r": 7}
     schedule.drop("r")
-    assert schedule.alone == {}
+    assert schedule.alone_until == {}
 
 
 def test_an_urgent_arrival_pulls_its_whole_lane_forward() -> None:
