@@ -1,4 +1,4 @@
-"""The lanes held in memory: read from the outbox a page at a time, given out one by one."""
+"""The lanes loaded into memory: read from the outbox a page at a time, given out one by one."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 UNREADABLE = Trouble(Blame.PATCH, "invalid", "its text is not UTF-8")
 PAGE = 256  # lanes read at a time
 LOW = 64  # fewer ready lanes than this that do not keep failing: read the next page
-HELD = 2 * PAGE  # so many are held at most before lanes that keep failing have to wait for room
+MOST_LOADED = 2 * PAGE  # with as many loaded, lanes that keep failing have to wait for room
 FAILING_SHARE = 4  # of the turns and slots one in so many, but at least one, is for those that do
 SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
 
@@ -47,7 +47,7 @@ class Lanes:
 
     @property
     def alone_until(self) -> dict[str, int]:
-        """By run, of the lanes held: the id up to which its patches go one by one."""
+        """By run, of the lanes loaded: the id up to which its patches go one by one."""
         return self._schedule.alone_until
 
     @property
@@ -67,7 +67,7 @@ class Lanes:
         self.wake()
 
     def distrust(self) -> None:
-        """Rows have been changed under the lanes held."""
+        """Rows have been changed under the lanes loaded."""
         self._schedule.forget()
         self.look_again()
 
@@ -97,8 +97,8 @@ class Lanes:
         """The lane whose answer tells most about the service: see `Schedule`."""
         return self._schedule.take_to_probe(last=last)
 
-    async def hold_last(self) -> None:
-        """Hold the last in line too, which may be far beyond the lanes that are read ahead."""
+    async def load_last(self) -> None:
+        """Load the last in line too, which may be far beyond the lanes that are read ahead."""
         known = self._cursor
         with suppress(StoreUnavailable):
             lane = await self._store.last_in_line()
@@ -117,7 +117,7 @@ class Lanes:
         return self._schedule.reserve(run)
 
     def give_back(self, lane: Lane) -> None:
-        """A busy lane may go again, with what it now holds."""
+        """A busy lane may go again, with what it has now."""
         self._schedule.give_back(lane)
         self._moved.set()
 
@@ -180,9 +180,9 @@ class Lanes:
         """Take up to `limit` lanes from the outbox."""
         cursor = self._cursor
         self._next_due_at = None  # what is expected from here on may not be in the page
-        held = self._schedule.runs
-        due = limit // 2, max(0, HELD - len(held))
-        page = await self._store.page(cursor, held, limit, due)
+        loaded = self._schedule.runs
+        due = limit // 2, max(0, MOST_LOADED - len(loaded))
+        page = await self._store.page(cursor, loaded, limit, due)
         if self._cursor is not cursor:
             return  # an operator has moved the ground meanwhile
         self._cursor = page.cursor

@@ -210,7 +210,7 @@ class Relay:
                     continue
                 self._gate.hurry()
             if self._gate.down:
-                await self._lanes.hold_last()
+                await self._lanes.load_last()
             probe = await self._gate.enter()
             self._stepped(Waits.NOTHING)
             if self._turn.locked():

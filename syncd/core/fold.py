@@ -27,7 +27,7 @@ class Waiting(msgspec.Struct, frozen=True):
     leaves_out: frozenset[str] = frozenset()
     """Keys that newer patches have set since it was first refused; see `NAME` for the name."""
     readable: bool = True
-    """False if the stored text is not UTF-8; what is held of it is a makeshift."""
+    """False if the stored text is not UTF-8; what is here of it is a makeshift."""
 
 
 NAME = "\udcffname"  # stands for the name in `leaves_out`; a lone surrogate is in no JSON key

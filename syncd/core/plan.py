@@ -76,7 +76,7 @@ def _next(lane: Lane, rest: Rest, *, folding: bool) -> tuple[Request, Lane | Non
     ids = (first,) if found is None else found.ids
     following: Lane | None = lane
     lane.waiting = lane.waiting[len(ids) :]
-    if lane.more:  # as the relay does: what is there now may fold otherwise than what was held
+    if lane.more:  # as the relay does: what is there now may fold otherwise than what was loaded
         following = rest(lane.run, ids[-1])
         if following is not None:
             following.alone_until = lane.alone_until

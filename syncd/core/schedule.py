@@ -1,7 +1,7 @@
 """Which run's turn it is. The unit is the run (a *lane*), not the patch.
 
-A page of lanes is held in memory, never the whole outbox. A lane is `ready` (it may go), `busy` (a
-request of it is in flight or being settled), or not held at all: it rests in the outbox.
+A page of lanes is loaded into memory, never the whole outbox. A lane is `ready` (it may go), `busy`
+(a request of it is in flight or being settled), or not loaded at all: it rests in the outbox.
 """
 
 import heapq
@@ -31,20 +31,20 @@ class Lane:
     alone_until: int = 0
     """Patches up to this id go one by one: a fold of them was refused."""
     more: bool = False
-    """The outbox has, or may have, patches of this run beyond those held."""
+    """The outbox has, or may have, patches of this run beyond those loaded."""
     read_anew: bool = False
     """A moment ago: it may go as it is, even if more has come since."""
 
 
 @dataclass(slots=True)
 class Schedule:
-    """The lanes held. Not a decision that needs a clock: lanes that must wait are not held.
+    """The lanes loaded. Not a decision that needs a clock: lanes that must wait are not loaded.
 
     Lanes that keep failing stand in a line of their own: whoever takes can leave them out, so that
     what they wait for is not what everybody waits for.
     """
 
-    _held: dict[str, Lane] = field(default_factory=dict)
+    _loaded: dict[str, Lane] = field(default_factory=dict)
     _steady: list[Rank] = field(default_factory=list)
     _failing: list[Rank] = field(default_factory=list)
     _failing_ready: set[str] = field(default_factory=set)
@@ -52,10 +52,10 @@ class Schedule:
     _failing_busy: set[str] = field(default_factory=set)
 
     def add(self, lanes: Iterable[Lane]) -> None:
-        """Lanes from the outbox. One that is held already is left as it is."""
+        """Lanes from the outbox. One that is loaded already is left as it is."""
         for lane in lanes:
-            if lane.run not in self._held and lane.waiting:
-                self._held[lane.run] = lane
+            if lane.run not in self._loaded and lane.waiting:
+                self._loaded[lane.run] = lane
                 if _keeps_failing(lane):
                     self._failing_ready.add(lane.run)
                 heapq.heappush(self._line(lane), _rank(lane))
@@ -82,23 +82,23 @@ class Schedule:
         return None if lane is None else self._taken(lane)
 
     def drop(self, run: str) -> None:
-        """The lane is no longer held: it rests in the outbox, or has nothing left."""
+        """The lane is no longer loaded: it rests in the outbox, or has nothing left."""
         self._busy.discard(run)
         self._failing_busy.discard(run)
         self._failing_ready.discard(run)
-        self._held.pop(run, None)
+        self._loaded.pop(run, None)
 
     def give_back(self, lane: Lane) -> None:
-        """A busy lane is ready again, with what it now holds."""
+        """A busy lane is ready again, with what it has now."""
         self.drop(lane.run)
         self.add([lane])
 
     def arrived(self, run: str, priority: int, newest_id: int | None = None) -> bool:
-        """The outbox has patches that their lane may not hold. False if the lane is not held.
+        """The outbox has patches that their lane may lack. False if the lane is not loaded.
 
-        A lane holds a run's patches in arrival order: up to `newest_id` it may hold them all.
+        A lane has a run's patches in arrival order: up to `newest_id` it may have them all.
         """
-        lane = self._held.get(run)
+        lane = self._loaded.get(run)
         if lane is None:
             return False
         if newest_id is None or not lane.waiting or lane.waiting[-1].id < newest_id:
@@ -114,24 +114,24 @@ class Schedule:
         if run in self._busy:
             return False
         self._failing_ready.discard(run)
-        self._held[run] = Lane(run, 0, [], more=True)
+        self._loaded[run] = Lane(run, 0, [], more=True)
         self._busy.add(run)
         return True
 
     @property
     def runs(self) -> frozenset[str]:
-        """The runs of all lanes held."""
-        return frozenset(self._held)
+        """The runs of all lanes loaded."""
+        return frozenset(self._loaded)
 
     @property
     def alone_until(self) -> dict[str, int]:
-        """By run, of the lanes held: the id up to which its patches go one by one."""
-        return {run: lane.alone_until for run, lane in self._held.items() if lane.alone_until}
+        """By run, of the lanes loaded: the id up to which its patches go one by one."""
+        return {run: lane.alone_until for run, lane in self._loaded.items() if lane.alone_until}
 
     @property
     def ready(self) -> int:
         """How many lanes may go now."""
-        return len(self._held) - len(self._busy)
+        return len(self._loaded) - len(self._busy)
 
     @property
     def steady_ready(self) -> int:
@@ -150,16 +150,16 @@ class Schedule:
 
     def forget(self) -> None:
         """An operator changed rows under the lanes: drop those not busy, distrust those busy."""
-        for run in [run for run in self._held if run not in self._busy]:
-            del self._held[run]
+        for run in [run for run in self._loaded if run not in self._busy]:
+            del self._loaded[run]
         self._steady.clear()
         self._failing.clear()
         self._failing_ready.clear()
-        for lane in self._held.values():
+        for lane in self._loaded.values():
             lane.more, lane.read_anew = True, False
 
     def _all_ready(self) -> Iterator[Lane]:
-        return (lane for run, lane in self._held.items() if run not in self._busy)
+        return (lane for run, lane in self._loaded.items() if run not in self._busy)
 
     def _taken(self, lane: Lane) -> Lane:
         # Its rank in line is passed by when it comes up.
@@ -175,8 +175,8 @@ class Schedule:
     def _first(self, line: list[Rank]) -> Lane | None:
         """Whose turn it is in a line."""
         while line:
-            lane = self._held.get(line[0][2])
-            # A rank from before the lane was dropped and held again would put it ahead of others.
+            lane = self._loaded.get(line[0][2])
+            # A rank from before the lane was dropped and loaded again would put it ahead of others.
             if (
                 lane is not None
                 and lane.run not in self._busy

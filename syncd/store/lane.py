@@ -12,7 +12,7 @@ from syncd.core.fold import MAX_BODY_METADATA, MAX_MEMBERS, Waiting
 from syncd.core.schedule import Lane
 
 TOP = (1 << 63) - 1  # above every priority
-LANE_BYTES = 2 * MAX_BODY_METADATA  # more of one lane than a request can carry is not held
+LANE_BYTES = 2 * MAX_BODY_METADATA  # more of one lane than a request can carry is not loaded
 AT_ONCE = 32  # lanes in one statement; of patches as large as can be they are 32 MB for a moment
 REPLACED = "\ufffd"  # what bytes that are not UTF-8 are read as
 

@@ -29,7 +29,7 @@ class Page:
 
     lanes: list[Lane]
     arrived: dict[str, int]
-    """Held runs for which patches were met that may not be held, with their highest priority."""
+    """Loaded runs for which patches were met that they may lack, with their highest priority."""
     newest: dict[str, int]
     """By run of these, the newest of them."""
     cursor: Cursor
@@ -46,13 +46,13 @@ class Page:
 def page(
     db: sqlite3.Connection,
     cursor: Cursor,
-    held: Collection[str],
+    loaded: Collection[str],
     limit: int,
     now: float,
     *,
     due: tuple[int, int] | None = None,
 ) -> Page:
-    """Up to `limit` lanes that are not held: first those whose backoff is over, then onward.
+    """Up to `limit` lanes that are not loaded: first those whose backoff is over, then onward.
 
     `due`, if given, limits the first kind, and of these the ones that keep failing: others shall
     not wait until all of them have gone.
@@ -60,10 +60,10 @@ def page(
     back to where patches have arrived that go before what was walked.
     """
     due_limit, failing_limit = due or (limit, limit)
-    lanes, empty = due_lanes(db, held, due_limit, now)
+    lanes, empty = due_lanes(db, loaded, due_limit, now)
     exhausted = len(lanes) < due_limit  # else there may be more that are due
     failing_limit = min(failing_limit, due_limit - len(lanes))
-    failing, nothing = due_lanes(db, held, failing_limit, now, failing=True)
+    failing, nothing = due_lanes(db, loaded, failing_limit, now, failing=True)
     exhausted = exhausted and len(failing) < failing_limit
     lanes, empty = lanes + failing, empty + nothing
     next_due_at = db.execute("SELECT min(due_at) FROM lanes WHERE due_at > ?", (now,)).fetchone()[0]
@@ -79,7 +79,7 @@ def page(
             cursor = Cursor(priority, row_id, cursor.seen_id)
             if not is_readable(db, row_id, run):
                 unreadable.append(row_id)
-            elif run in held:
+            elif run in loaded:
                 arrived[run] = max(priority, arrived.get(run, priority))
                 newest[run] = max(row_id, newest.get(run, row_id))
             elif run not in met:
@@ -104,7 +104,12 @@ def last_in_line(db: sqlite3.Connection) -> Lane | None:
 
 
 def due_lanes(
-    db: sqlite3.Connection, held: Collection[str], limit: int, now: float, *, failing: bool = False
+    db: sqlite3.Connection,
+    loaded: Collection[str],
+    limit: int,
+    now: float,
+    *,
+    failing: bool = False,
 ) -> tuple[list[Lane], list[str]]:
     """Lanes in trouble whose backoff is over, either those that keep failing or the others; and
     the runs of those that have nothing left."""
@@ -117,7 +122,7 @@ def due_lanes(
             " ORDER BY due_at",
             (failing, now),
         )
-        if run not in held
+        if run not in loaded
     )
     while asked := list(islice(due, limit - len(lanes))):
         found = load_lanes(db, asked)

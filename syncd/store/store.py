@@ -154,11 +154,15 @@ class Store:
         await self._writer.atomic(lambda db: accept.close_abandoned(db, held, self._wall()))
 
     async def page(
-        self, cursor: Cursor, held: Collection[str], limit: int, due: tuple[int, int] | None = None
+        self,
+        cursor: Cursor,
+        loaded: Collection[str],
+        limit: int,
+        due: tuple[int, int] | None = None,
     ) -> Page:
         """The next lanes that may go; those in trouble that are due within limits of their own."""
         return await self._reader.run(
-            lambda db: page.page(db, cursor, held, limit, self._wall(), due=due)
+            lambda db: page.page(db, cursor, loaded, limit, self._wall(), due=due)
         )
 
     async def last_in_line(self) -> Lane | None:

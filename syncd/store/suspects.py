@@ -11,7 +11,7 @@ from syncd.core.fold import Waiting, keys_of
 from syncd.core.suspect import Suspect, shown
 from syncd.store.facts import RUNNING, UNCLEAN, fact, set_fact
 
-MOST = 1000  # patches of one run that are held, of each kind
+MOST = 1000  # patches of one run in memory, of each kind
 
 
 def add(db: sqlite3.Connection, run: str, due_at: float, since_id: int, upto_id: int) -> None:
@@ -168,7 +168,7 @@ def _delivered_since(
 ) -> list[Waiting]:
     """The run's delivered patches from an id on that count, oldest first.
 
-    If there are too many to be held: the newest, of the older ones those that are the last to give
+    If there are too many of them: the newest, of the older ones those that are the last to give
     a key its value, and the oldest of those that a late request may carry.
     """
     newest, last, carried = list[Waiting](), list[Waiting](), deque[Waiting](maxlen=MOST)

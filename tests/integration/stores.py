@@ -109,13 +109,13 @@ def deferred(run_id: str, *ids: int, due_at: float, failures: int = 1) -> Deferr
 
 
 async def walk(
-    store: Store, limit: int = 100, held: Collection[str] = (), cursor: Cursor | None = None
+    store: Store, limit: int = 100, loaded: Collection[str] = (), cursor: Cursor | None = None
 ) -> tuple[list[str], Page]:
-    """Every run met from the cursor on, each held from then on, and the last page."""
+    """Every run met from the cursor on, each loaded from then on, and the last page."""
     met: list[str] = []
     here = cursor or Cursor()
     while True:
-        page = await store.page(here, {*held, *met}, limit)
+        page = await store.page(here, {*loaded, *met}, limit)
         met += [lane.run for lane in page.lanes]
         here = page.cursor
         if page.exhausted:

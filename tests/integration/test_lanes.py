@@ -74,7 +74,7 @@ async def test_a_failure_that_is_settled_while_a_page_is_read_is_not_forgotten(
             await lanes.refill()
 
 
-@pytest.mark.parametrize("read", [Lanes.refill, Lanes.hold_last])
+@pytest.mark.parametrize("read", [Lanes.refill, Lanes.load_last])
 async def test_what_an_operator_discards_while_it_is_read_is_not_given_out(
     store: Late, lanes: Lanes, read: Callable[[Lanes], Awaitable[None]]
 ) -> None:

@@ -54,7 +54,7 @@ async def test_runs_come_by_priority_then_by_their_oldest_patch(store: Store) ->
     assert met == ["b", "c", "a", "d"]
 
 
-async def test_a_lane_holds_its_runs_patches_in_arrival_order_whatever_their_priority(
+async def test_a_lane_has_its_runs_patches_in_arrival_order_whatever_their_priority(
     store: Store,
 ) -> None:
     ids = await fill(store, ("r", '{"a":1}'), ("s", "{}"), ("r", '{"b":2}', 9), ("r", "{}", -3))
@@ -116,7 +116,7 @@ def test_a_walk_meets_every_run_once_and_in_order_whatever_the_size_of_a_page(
 # Bounds
 
 
-async def test_of_a_long_lane_only_what_one_request_can_carry_is_held(store: Store) -> None:
+async def test_of_a_long_lane_only_what_one_request_can_carry_is_loaded(store: Store) -> None:
     await fill(store, *[("r", "{}")] * (MAX_MEMBERS + 5))
 
     (lane,) = (await store.page(Cursor(), NOBODY, 10)).lanes
@@ -125,7 +125,7 @@ async def test_of_a_long_lane_only_what_one_request_can_carry_is_held(store: Sto
     assert lane.more
 
 
-async def test_of_a_heavy_lane_only_a_few_bytes_are_held(store: Store) -> None:
+async def test_of_a_heavy_lane_only_a_few_bytes_are_loaded(store: Store) -> None:
     heavy = '{"a":"' + "x" * (MAX_BODY_METADATA - 8) + '"}'
     await fill(store, *[("r", heavy)] * 20)
 
@@ -154,8 +154,8 @@ async def test_an_urgent_arrival_behind_the_cursor_is_met_next(store: Store) -> 
     insert(store.path, ("plain", "n", None))
     await fill(store, ("urgent", "{}", 1))
 
-    held = {lane.run for lane in first.lanes}
-    second = await store.page(first.cursor, held, 2)
+    loaded = {lane.run for lane in first.lanes}
+    second = await store.page(first.cursor, loaded, 2)
 
     assert [lane.run for lane in second.lanes] == ["urgent", "r3"]
 
@@ -165,12 +165,12 @@ async def test_an_arrival_of_the_same_or_lower_priority_is_met_going_on(store: S
     _, last = await walk(store)
     await fill(store, ("low", "{}", -1), ("same", "{}"))
 
-    met, _ = await walk(store, held={"a"}, cursor=last.cursor)
+    met, _ = await walk(store, loaded={"a"}, cursor=last.cursor)
 
     assert met == ["same", "low"]
 
 
-async def test_an_arrival_for_a_run_that_is_held_is_told_with_its_highest_priority(
+async def test_an_arrival_for_a_run_that_is_loaded_is_told_with_its_highest_priority(
     store: Store,
 ) -> None:
     await fill(store, ("a", "{}"), ("b", "{}"))
@@ -194,19 +194,19 @@ async def test_with_a_limit_of_nothing_only_the_cursor_moves(store: Store) -> No
 
     assert (moved.lanes, moved.exhausted) == ([], False)
     assert moved.cursor.priority == 3
-    met, _ = await walk(store, held={"a"}, cursor=moved.cursor)
+    met, _ = await walk(store, loaded={"a"}, cursor=moved.cursor)
     assert met == ["urgent", "b"]
 
 
 @given(data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_nothing_that_arrives_is_ever_walked_past(data: st.DataObject) -> None:
-    """Producers insert between the pages: in the end every patch was held or told of."""
+    """Producers insert between the pages: in the end every patch was loaded or told of."""
 
     async def walked() -> None:
         with tempfile.TemporaryDirectory() as folder:
             async with opened(Path(folder) / "s.db") as store:
-                here, known, held = Cursor(), set[int](), dict[str, int]()
+                here, known, loaded = Cursor(), set[int](), dict[str, int]()
                 for _ in range(data.draw(st.integers(1, 6))):
                     batch = data.draw(
                         st.lists(
@@ -215,22 +215,22 @@ def test_nothing_that_arrives_is_ever_walked_past(data: st.DataObject) -> None:
                     )
                     await store.accept([Patch(run, "n", priority=p) for run, p in batch])
                     limit = data.draw(st.sampled_from([0, 1, 2, 100]))
-                    found = await store.page(here, held.keys(), limit)
+                    found = await store.page(here, loaded.keys(), limit)
                     here = found.cursor
                     for lane in found.lanes:
-                        held[lane.run] = max(patch.id for patch in lane.waiting)
+                        loaded[lane.run] = max(patch.id for patch in lane.waiting)
                     for run in found.arrived:
-                        held[run] = 1 << 62  # told of: it will be read anew
+                        loaded[run] = 1 << 62  # told of: it will be read anew
                 while True:
-                    found = await store.page(here, held.keys(), 100)
+                    found = await store.page(here, loaded.keys(), 100)
                     here = found.cursor
-                    held |= {lane.run: 1 << 62 for lane in found.lanes}
-                    held |= dict.fromkeys(found.arrived, 1 << 62)
+                    loaded |= {lane.run: 1 << 62 for lane in found.lanes}
+                    loaded |= dict.fromkeys(found.arrived, 1 << 62)
                     if found.exhausted:
                         break
                 for patch_id, run in rows(store.path, "SELECT id, workflow_run_id FROM outbox"):
                     known.add(patch_id)
-                    assert held[run] >= patch_id
+                    assert loaded[run] >= patch_id
 
     asyncio.run(walked())
 
@@ -344,7 +344,7 @@ async def test_trouble_of_a_run_for_which_nothing_waits_any_more_is_told_of(
     assert (await store.page(Cursor(), NOBODY, 10)).empty == []
 
 
-async def test_a_held_lane_that_is_due_is_left_alone(store: Store, wall: Wall) -> None:
+async def test_a_loaded_lane_that_is_due_is_left_alone(store: Store, wall: Wall) -> None:
     await fill(store, ("a", "{}"))
     await defer(store, "a", 1, due_at=NOON - 1.0)
 

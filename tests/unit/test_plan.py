@@ -127,13 +127,13 @@ def outbox_of(patches: int) -> dict[int, Waiting]:
     return {patch_id: patch(patch_id, {"a": patch_id}) for patch_id in range(1, patches + 1)}
 
 
-def test_a_run_with_more_than_is_held_is_read_on_as_the_relay_reads_it() -> None:
+def test_a_run_with_more_than_is_loaded_is_read_on_as_the_relay_reads_it() -> None:
     known = outbox_of(250)
 
     def read(run: str, after_id: int) -> Lane | None:
         found = [it for patch_id, it in known.items() if patch_id > after_id]
-        held = found[:MAX_MEMBERS]
-        return lane(run, *held, more=len(found) > len(held)) if held else None  # type: ignore[arg-type]
+        loaded = found[:MAX_MEMBERS]
+        return lane(run, *loaded, more=len(found) > len(loaded)) if loaded else None  # type: ignore[arg-type]
 
     found = [*own_requests(read("r", 0) or lane("r"), read, folding=True, most=9)]
 

@@ -20,20 +20,20 @@ def order(schedule: Schedule) -> list[str]:
     return taken
 
 
-def holding(*lanes: Lane) -> Schedule:
+def loading(*lanes: Lane) -> Schedule:
     schedule = Schedule()
     schedule.add(lanes)
     return schedule
 
 
 def test_higher_priority_goes_first_then_the_oldest_patch() -> None:
-    schedule = holding(lane("young", 9), lane("old", 1), lane("urgent", 20, 5), lane("mid", 3, 5))
+    schedule = loading(lane("young", 9), lane("old", 1), lane("urgent", 20, 5), lane("mid", 3, 5))
 
     assert order(schedule) == ["mid", "urgent", "old", "young"]
 
 
 def test_a_run_that_is_out_is_not_taken_again_until_it_is_let_go() -> None:
-    schedule = holding(lane("r", 1))
+    schedule = loading(lane("r", 1))
     schedule.take()
     schedule.add([lane("r", 1)])
 
@@ -43,8 +43,8 @@ def test_a_run_that_is_out_is_not_taken_again_until_it_is_let_go() -> None:
     assert order(schedule) == ["r"]
 
 
-def test_a_lane_given_back_goes_again_with_what_it_now_holds() -> None:
-    schedule = holding(lane("r", 1, 0, 5), lane("s", 3))
+def test_a_lane_given_back_goes_again_with_what_it_has_now() -> None:
+    schedule = loading(lane("r", 1, 0, 5), lane("s", 3))
     taken = schedule.take()
     assert taken is not None
     taken.waiting = taken.waiting[1:]
@@ -54,8 +54,8 @@ def test_a_lane_given_back_goes_again_with_what_it_now_holds() -> None:
     assert order(schedule) == ["s", "r"]
 
 
-def test_a_lane_given_back_with_nothing_left_is_not_held() -> None:
-    schedule = holding(lane("r", 1))
+def test_a_lane_given_back_with_nothing_left_is_not_loaded() -> None:
+    schedule = loading(lane("r", 1))
     taken = schedule.take()
     assert taken is not None
     taken.waiting = []
@@ -66,8 +66,8 @@ def test_a_lane_given_back_with_nothing_left_is_not_held() -> None:
     assert schedule.runs == frozenset()
 
 
-def test_a_lane_that_is_held_is_left_as_it_is() -> None:
-    schedule = holding(lane("r", 1))
+def test_a_lane_that_is_loaded_is_left_as_it_is() -> None:
+    schedule = loading(lane("r", 1))
     schedule.add([lane("r", 7, 9)])
 
     taken = schedule.take()
@@ -77,7 +77,7 @@ def test_a_lane_that_is_held_is_left_as_it_is() -> None:
 
 
 def test_it_tells_which_runs_go_one_by_one() -> None:
-    schedule = holding(lane("r", 1), lane("s", 2))
+    schedule = loading(lane("r", 1), lane("s", 2))
     taken = schedule.take()
     assert taken is not None
     taken.alone_until = 7
@@ -88,7 +88,7 @@ def test_it_tells_which_runs_go_one_by_one() -> None:
 
 
 def test_an_urgent_arrival_pulls_its_whole_lane_forward() -> None:
-    schedule = holding(lane("old", 1), lane("r", 2))
+    schedule = loading(lane("old", 1), lane("r", 2))
 
     assert schedule.arrived("r", 7)
 
@@ -98,18 +98,18 @@ def test_an_urgent_arrival_pulls_its_whole_lane_forward() -> None:
     assert taken.waiting[0].id == 2
 
 
-def test_a_lane_that_holds_what_was_met_needs_no_second_look() -> None:
-    held = lane("r", 2, 0, 5, 9)
-    schedule = holding(held)
+def test_a_lane_that_has_what_was_met_needs_no_second_look() -> None:
+    loaded = lane("r", 2, 0, 5, 9)
+    schedule = loading(loaded)
 
     schedule.arrived("r", 0, 9)
-    assert not held.more
+    assert not loaded.more
     schedule.arrived("r", 0, 10)
-    assert held.more
+    assert loaded.more
 
 
 def test_a_lane_that_became_urgent_more_than_once_is_taken_once() -> None:
-    schedule = holding(lane("r", 2))
+    schedule = loading(lane("r", 2))
     schedule.arrived("r", 1)
     schedule.arrived("r", 2)
 
@@ -117,7 +117,7 @@ def test_a_lane_that_became_urgent_more_than_once_is_taken_once() -> None:
 
 
 def test_a_run_that_is_reserved_is_not_taken_until_it_is_let_go() -> None:
-    schedule = holding(lane("ready", 1), lane("out", 2))
+    schedule = loading(lane("ready", 1), lane("out", 2))
     schedule.take()
     schedule.drop("ready")
     schedule.take()
@@ -134,7 +134,7 @@ def test_a_run_that_is_reserved_is_not_taken_until_it_is_let_go() -> None:
 
 
 def test_an_arrival_of_less_urgency_does_not_push_a_lane_back() -> None:
-    schedule = holding(lane("r", 2, 3), lane("old", 1))
+    schedule = loading(lane("r", 2, 3), lane("old", 1))
 
     schedule.arrived("r", 1)
 
@@ -142,7 +142,7 @@ def test_an_arrival_of_less_urgency_does_not_push_a_lane_back() -> None:
 
 
 def test_an_arrival_for_a_run_that_is_out_is_kept_for_its_next_turn() -> None:
-    schedule = holding(lane("r", 1), lane("s", 2))
+    schedule = loading(lane("r", 1), lane("s", 2))
     taken = schedule.take()
     assert taken is not None
 
@@ -158,7 +158,7 @@ def test_an_arrival_for_a_run_that_is_not_held_is_told_so() -> None:
 
 
 def test_after_an_operator_changed_rows_nothing_that_was_read_is_trusted() -> None:
-    schedule = holding(lane("out", 1), lane("ready", 2))
+    schedule = loading(lane("out", 1), lane("ready", 2))
     taken = schedule.take()
     assert taken is not None
 
@@ -169,8 +169,8 @@ def test_after_an_operator_changed_rows_nothing_that_was_read_is_trusted() -> No
     assert taken.more
 
 
-def test_a_lane_held_again_stands_where_it_belongs_now() -> None:
-    schedule = holding(lane("b", 1, priority=5))
+def test_a_lane_loaded_again_stands_where_it_belongs_now() -> None:
+    schedule = loading(lane("b", 1, priority=5))
     schedule.reserve("b")
     schedule.drop("b")
 
@@ -246,13 +246,13 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @rule(run=RUNS, priority=PRIORITIES)
     def arrived(self, run: str, priority: int) -> None:
-        held = self.ready.get(run) or self.busy.get(run)
+        loaded = self.ready.get(run) or self.busy.get(run)
 
-        assert self.schedule.arrived(run, priority) is (held is not None)
+        assert self.schedule.arrived(run, priority) is (loaded is not None)
 
-        if held is not None and held.waiting:
-            assert held.more
-            assert held.priority >= priority
+        if loaded is not None and loaded.waiting:
+            assert loaded.more
+            assert loaded.priority >= priority
 
     @rule()
     def forget(self) -> None:
