@@ -54,7 +54,7 @@ class Control:
         self._status = status
         self._readers = asyncio.Semaphore(MAX_READERS)
         self._sending = sending
-        self.handed_in: set[int] = set()
+        self.attended: set[int] = set()
         """Batches whose command is there and has not closed them."""
 
     async def listen(self, path: Path, stack: AsyncExitStack) -> None:
@@ -208,7 +208,7 @@ class Control:
             raise web.HTTPBadRequest(text="the first line is too long") from None
         name = str(_object_of(line).get("name") or "enqueue")
         batch_id = (await self._store.open_batch(name, "enqueue")).batch_id
-        self.handed_in.add(batch_id)
+        self.attended.add(batch_id)
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
             await answer.prepare(request)
@@ -222,9 +222,9 @@ class Control:
         return answer
 
     async def _cut_off(self, batch_id: int) -> None:
-        if batch_id not in self.handed_in:
+        if batch_id not in self.attended:
             return
-        self.handed_in.discard(batch_id)
+        self.attended.discard(batch_id)
         try:
             await self._store.close_batch(batch_id, refused=CUT_OFF)
         except StoreUnavailable as error:  # upkeep does it when nothing has come for a while
@@ -238,7 +238,7 @@ class Control:
         if rejected is not None and (type(rejected) is not int or rejected < 0):
             raise web.HTTPBadRequest(text="rejected must be a whole number, 0 or more")
         batch_id = _whole(request.match_info["id"], 0)
-        self.handed_in.discard(batch_id)
+        self.attended.discard(batch_id)
         await self._store.close_batch(batch_id, rejected, refused=refused)
         return _json({})
 

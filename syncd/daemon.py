@@ -111,7 +111,7 @@ class Daemon:
                         self._intake.run(),
                         self._fence.run(),
                         sweep(self._store, self._wall, lambda: self._config.store.retention_days),
-                        close_abandoned(self._store, lambda: self._control.handed_in),
+                        close_abandoned(self._store, lambda: self._control.attended),
                         keep_listening(self._control.listener.go_on),
                         keep_time(self._store, self._wall, self._relay.wake),
                         self._summarise(),

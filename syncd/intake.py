@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 SOURCE = "spool"
 CHUNK_ROWS, FIRST_ROWS, FEWEST_ROWS = 20_000, 1000, 100
-HOLD_S = 0.080  # a chunk has as many rows as can be written in that time
+CHUNK_S = 0.080  # a chunk has as many rows as can be written in that time
 RESCAN_S = 30.0
 RETRY_BASE_S, RETRY_CAP_S = 0.1, 5.0
 
@@ -264,10 +264,10 @@ class Intake:
         accepted = await self._insist(lambda: self._accept(name, patches, place))
         self._wrote_at = loop.time()
         turn_s = self._wrote_at - self._turn_began
-        if turn_s >= HOLD_S / 2:
+        if turn_s >= CHUNK_S / 2:
             self._others_until = self._wrote_at + pause_after(turn_s)
         # uvloop's clock goes by whole milliseconds: a chunk of a few lines takes none at all.
-        speed = HOLD_S / max(self._wrote_at - began, 0.001)
+        speed = CHUNK_S / max(self._wrote_at - began, 0.001)
         if speed < 1.0 or len(patches) >= self._rows // 2:
             fitting = max(FEWEST_ROWS, int(len(patches) * min(2.0, speed)))
             self._rows = min(self._most_rows, fitting)

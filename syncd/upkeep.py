@@ -36,11 +36,11 @@ async def sweep(store: Store, wall: Wall, retention_days: Callable[[], float]) -
         await asyncio.sleep(SWEEP_EVERY_S if swept.done else SWEEP_STEP_S)
 
 
-async def close_abandoned(store: Store, held: Callable[[], Collection[int]]) -> None:
+async def close_abandoned(store: Store, attended: Callable[[], Collection[int]]) -> None:
     """Close the batches that nobody hands in any more: whoever waits for one shall hear of it."""
     while True:
         try:
-            await store.close_abandoned(held())
+            await store.close_abandoned(attended())
         except StoreUnavailable as error:
             log.warning("store.unavailable", doing="close_abandoned", error=str(error))
         await asyncio.sleep(ABANDONED_EVERY_S)

@@ -132,7 +132,7 @@ class Running:
 
 
 @contextmanager
-def held(database: Path) -> Iterator[None]:
+def in_use(database: Path) -> Iterator[None]:
     """The lock of a database is taken, as by an operator's verb or a daemon."""
     with open(f"{database}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -83,11 +83,11 @@ class Door:
         return None if answer is None else orjson.loads(answer)
 
     @contextmanager
-    def held(self, target: str, body: bytes) -> Iterator[dict[str, Any] | None]:
+    def kept_open(self, target: str, body: bytes) -> Iterator[dict[str, Any] | None]:
         """The same for what lasts as long as the block, and as this process at most."""
         with ExitStack() as stack:
             with _aloud():
-                line = stack.enter_context(self.wire.held(target, body, timeout=PATIENT_S))
+                line = stack.enter_context(self.wire.kept_open(target, body, timeout=PATIENT_S))
             yield None if line is None else orjson.loads(line)
 
     def _lines_of_file(self, what: str, query: Query) -> Iterator[bytes]:

@@ -93,7 +93,7 @@ class ByDaemon:
     def open_batch(self, name: str) -> int:
         """A new batch, which the daemon closes when this process is gone."""
         line = orjson.dumps({"name": name}, option=orjson.OPT_APPEND_NEWLINE)
-        answer = self.stack.enter_context(self.to.held("/batches", line))
+        answer = self.stack.enter_context(self.to.kept_open("/batches", line))
         return int(self._there(answer)["batch_id"])
 
     def accept(self, patches: Sequence[Patch], batch_id: int | None = None) -> Taken:

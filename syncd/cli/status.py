@@ -75,7 +75,7 @@ def offline(to: Door) -> dict[str, Any]:
     What only a running daemon can know, such as the pace in use, is null.
     """
     from syncd.spool import Spool
-    from syncd.store.lock import is_held
+    from syncd.store.lock import is_in_use
 
     spool = Spool(to.paths.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
     known = _database(to)
@@ -104,7 +104,7 @@ def offline(to: Door) -> dict[str, Any]:
         "eta_s": 0.0 if nothing_waits else None,
         "spool": {"waiting": spool.waiting(), "rejected": spool.rejected()},
         "last_error": last_error,
-        "troubles": [_UNHEARD.format(to.paths.socket)] if is_held(to.paths.store) else [],
+        "troubles": [_UNHEARD.format(to.paths.socket)] if is_in_use(to.paths.store) else [],
     }
 
 

@@ -223,13 +223,13 @@ def _by_either(
     answer = tell()
     if answer is not None:
         return answer
-    from syncd.store import StoreError, StoreHeld
+    from syncd.store import StoreError, StoreInUse
 
     try:
         return by_file()
     except StoreError as error:
         # Whoever holds the lock may be a daemon that has only begun to start when it was asked.
-        answer = tell() if isinstance(error, StoreHeld) else None
+        answer = tell() if isinstance(error, StoreInUse) else None
         if answer is not None:
             return answer
         # The likeliest reason is a daemon that holds the lock and listens elsewhere.

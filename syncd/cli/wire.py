@@ -53,7 +53,7 @@ class Wire:
             return _exchange(connection, method, target, body).read()
 
     @contextmanager
-    def held(self, target: str, line: bytes, *, timeout: float) -> Iterator[bytes | None]:
+    def kept_open(self, target: str, line: bytes, *, timeout: float) -> Iterator[bytes | None]:
         """The first line of the answer to a request that stays open for the length of the block.
 
         It ends with this process too, however that ends. None if the daemon is down.

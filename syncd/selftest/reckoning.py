@@ -85,11 +85,11 @@ def _states(db: sqlite3.Connection, vendor: Vendor, plan: Plan) -> Iterator[str]
     late = plan.deaths or plan.faults.keys() & {"zombie"}
     checked = (vendor.reading,) if late else MODELS
     for run, models in wanted.items():
-        held = vendor.runs[run]
+        stored = vendor.runs[run]
         if run in tainted:
             continue
         for model in checked:
-            if held.metadata[model] != models[model]:
-                yield f"{run} ({model}): wanted {models[model]}, is {held.metadata[model]}"
-        if run in names and held.name != names[run]:
-            yield f"{run}: name wanted {names[run]!r}, is {held.name!r}"
+            if stored.metadata[model] != models[model]:
+                yield f"{run} ({model}): wanted {models[model]}, is {stored.metadata[model]}"
+        if run in names and stored.name != names[run]:
+            yield f"{run}: name wanted {names[run]!r}, is {stored.name!r}"

@@ -35,8 +35,8 @@ Answer = tuple[Reply | NoReply, float | None]
 
 
 @dataclass(slots=True)
-class Held:
-    """What the vendor holds for one run, under each reading of a merge."""
+class Stored:
+    """What the vendor has stored for one run, under each reading of a merge."""
 
     name: str | None = None
     metadata: dict[str, Object] = field(default_factory=lambda: {model: {} for model in MODELS})
@@ -65,7 +65,7 @@ class Vendor:
         self._watcher = watcher
         self.reading = self._chance.choice(MODELS)
         """The reading of a merge that its answers show."""
-        self.runs: dict[str, Held] = defaultdict(Held)
+        self.runs: dict[str, Stored] = defaultdict(Stored)
         self.violations: list[str] = []
         self.requests = 0
         self.refused_by_limit = 0
@@ -244,7 +244,7 @@ class Vendor:
 
     def _answer(self, run_id: str, body: bytes | None) -> Reply:
         """Apply the body, if there is one, and answer with the run."""
-        held = self.runs[run_id]
+        stored = self.runs[run_id]
         if body is not None:
             patch = json.loads(body)
             metadata = patch.get("metadata", {})
@@ -252,15 +252,15 @@ class Vendor:
                 return Reply(
                     422, b'{"code":"INVALID_REQUEST","message":"poison","retryable":false}'
                 )
-            held.name = patch.get("name", held.name)
+            stored.name = patch.get("name", stored.name)
             for model in MODELS:
-                held.metadata[model] = applied(model, held.metadata[model], metadata)
+                stored.metadata[model] = applied(model, stored.metadata[model], metadata)
             self.applied_marks.update(key for key in metadata if key.startswith("mark"))
         run: dict[str, Any] = {
             "object": "workflow_run",
             "id": run_id,
             "status": "PROCESSED",
-            "name": held.name,
-            "metadata": held.metadata[self.reading],
+            "name": stored.name,
+            "metadata": stored.metadata[self.reading],
         }
         return Reply(200, json.dumps(run).encode())

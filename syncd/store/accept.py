@@ -115,8 +115,8 @@ def close_batches_but(db: sqlite3.Connection, begun: Sequence[str], now: float) 
     )
 
 
-def close_abandoned(db: sqlite3.Connection, held: Collection[int], now: float) -> None:
-    """Batches of `syncd enqueue` that nobody holds and nothing comes to are closed as cut off.
+def close_abandoned(db: sqlite3.Connection, attended: Collection[int], now: float) -> None:
+    """Batches of `syncd enqueue` that nobody attends to and nothing comes to are closed as cut off.
 
     A command that wrote into the file itself can be known by its patches only. One that was but
     slow closes its batch at its end once more, and then it is whole.
@@ -127,7 +127,7 @@ def close_abandoned(db: sqlite3.Connection, held: Collection[int], now: float) -
         "   AND id NOT IN (SELECT value FROM json_each(?3))"
         "   AND ?1 - ?4 > COALESCE("
         "       (SELECT created_at FROM outbox WHERE outbox.id = batches.last_id), created_at)",
-        (now, CUT_OFF, json.dumps(list(held)), ABANDONED_S),
+        (now, CUT_OFF, json.dumps(list(attended)), ABANDONED_S),
     )
 
 

@@ -11,7 +11,7 @@ class StoreError(SyncdError):
     """The database cannot be used, and waiting will not change that."""
 
 
-class StoreHeld(StoreError):
+class StoreInUse(StoreError):
     """Another process holds the database's lock: a daemon, or an operator's verb at work."""
 
 

@@ -31,7 +31,7 @@ from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreMoved
 from syncd.store.lane import load_lane
-from syncd.store.lock import PATIENCE_S, hold
+from syncd.store.lock import PATIENCE_S, acquire
 from syncd.store.page import Cursor, Page
 from syncd.store.retention import Swept
 from syncd.store.verbs import Selection, Touched, Verb
@@ -85,11 +85,11 @@ class Store:
     ) -> Self:
         """Open the database, made and migrated as needed; hold it alone.
 
-        Raises StoreHeld if another process does and goes on to, for so many seconds; StoreError if
+        Raises StoreInUse if another process does and goes on to, for so many seconds; StoreError if
         it cannot be used.
         """
         schema.is_there(path)
-        lock = await hold(path, patience_s)
+        lock = await acquire(path, patience_s)
         try:
             writer = await connect(lambda p: schema.open_writer(p, group_access), path)
             try:
@@ -149,9 +149,9 @@ class Store:
         """Of the spool's unfinished batches only those of these files go on."""
         await self._writer.atomic(lambda db: accept.close_batches_but(db, begun, self._wall()))
 
-    async def close_abandoned(self, held: Collection[int]) -> None:
+    async def close_abandoned(self, attended: Collection[int]) -> None:
         """Batches of `syncd enqueue` that are not among these and no longer grow are cut off."""
-        await self._writer.atomic(lambda db: accept.close_abandoned(db, held, self._wall()))
+        await self._writer.atomic(lambda db: accept.close_abandoned(db, attended, self._wall()))
 
     async def page(
         self,

@@ -20,7 +20,7 @@ from processes import (
     Running,
     Sandbox,
     environment,
-    held,
+    in_use,
     start_daemon,
     start_sandbox,
     syncd,
@@ -713,7 +713,7 @@ def test_a_daemon_that_starts_while_a_verb_is_at_work_waits_for_it(
     daemon = Daemon(tmp_path, sandbox.url)
     daemon.syncd("enqueue", "edge_2", "--name", "n")
     env = environment(tmp_path, **daemon.environment)
-    with held(daemon.database):
+    with in_use(daemon.database):
         verb = Running("pause", ["pause"], tmp_path, env)
         until_it_waits_for(daemon.database, verb)
         daemon.running = Running("daemon", ["run"], tmp_path, env)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import Running, environment, held, syncd, until_it_waits_for
+from processes import Running, environment, in_use, syncd, until_it_waits_for
 
 from syncd.cli import main
 
@@ -293,7 +293,7 @@ def test_a_verb_that_misses_a_named_patch_is_trouble(tmp_path: Path) -> None:
 def test_a_verb_does_not_work_around_who_holds_the_database(tmp_path: Path) -> None:
     """A daemon that listens elsewhere: it is waited for, but not for ever."""
     syncd("enqueue", "a", "--name", "x", folder=tmp_path)
-    with held(database(tmp_path)):
+    with in_use(database(tmp_path)):
         found = syncd("retry", "--all", folder=tmp_path)
 
     assert found.returncode == 1
@@ -304,7 +304,7 @@ def test_a_verb_does_not_work_around_who_holds_the_database(tmp_path: Path) -> N
 def test_two_verbs_at_once_both_succeed(tmp_path: Path) -> None:
     """Each holds the database for its moment, and waits for the other's."""
     enqueue("a", "b", folder=tmp_path)
-    with held(database(tmp_path)):
+    with in_use(database(tmp_path)):
         verbs = [
             Running(f"hold_{n}", ["hold", str(n)], tmp_path, environment(tmp_path)) for n in (1, 2)
         ]

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core.patch import Patch
-from syncd.intake import HOLD_S, Intake, pause_after
+from syncd.intake import CHUNK_S, Intake, pause_after
 from syncd.spool import Spool
 from syncd.store import Accepted, Place, Store, StoreBusy, StoreFull
 
@@ -621,7 +621,7 @@ async def test_a_name_that_is_no_text_is_taken_like_any_other(
     assert batches(store)[0][0] == "\\xff\n.jsonl"
 
 
-@given(turn_s=st.floats(HOLD_S / 2, 0.39), begun=st.floats(0.0, 1.0))
+@given(turn_s=st.floats(CHUNK_S / 2, 0.39), begun=st.floats(0.0, 1.0))
 def test_whoever_waits_as_sqlite_does_gets_in_within_half_a_second(
     turn_s: float, begun: float
 ) -> None:

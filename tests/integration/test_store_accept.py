@@ -454,7 +454,7 @@ async def test_every_command_that_hands_in_a_file_has_a_batch_of_its_own(store: 
 
 async def test_a_batch_to_which_nothing_comes_any_more_is_cut_off(store: Store, wall: Wall) -> None:
     """Unless its command is known to be there, or it is a file of the spool, or closed already."""
-    grows, still, nothing, whole, held = [
+    grows, still, nothing, whole, attended = [
         (await store.open_batch("stdin", "enqueue")).batch_id for _ in range(5)
     ]
     spool = (await store.open_batch("stdin", "spool")).batch_id
@@ -464,14 +464,14 @@ async def test_a_batch_to_which_nothing_comes_any_more_is_cut_off(store: Store, 
         await store.accept([Patch("r", "1")], Place(batch))
 
     wall.now += 1.0
-    await store.close_abandoned([held])
+    await store.close_abandoned([attended])
 
     assert rows(store.path, "SELECT id, closed_at, refused FROM batches ORDER BY id") == [
         (grows, None, None),
         (still, wall.now, CUT_OFF),
         (nothing, wall.now, CUT_OFF),
         (whole, NOON, None),
-        (held, None, None),
+        (attended, None, None),
         (spool, None, None),
     ]
 
