@@ -86,8 +86,8 @@ class Lanes:
     def take(self, slots: int) -> Lane | None:
         """The next lane: highest priority, then oldest patch.
 
-        Those that keep failing get a part of the turns, and of the `slots` that there are: what
-        they wait for, a timeout perhaps, shall not be what everybody waits for.
+        Those that keep failing are left out of most turns, and have but a part of the `slots` that
+        there are: what they wait for, a timeout perhaps, shall not be what everybody waits for.
         """
         turn_of_others = self._schedule.steady_ready > 0 and self._turns % FAILING_SHARE != 0
         self._turns += 1

@@ -22,7 +22,8 @@ class Lane:
 
     run: str
     priority: int
-    """The highest priority among them: it pulls the whole lane forward, never one patch ahead."""
+    """The highest among them when it was read, or that of a newer one: it pulls the whole lane
+    forward, never one patch ahead."""
     waiting: list[Waiting]
     failures: int = 0
     """Failures in a row that blame the server; what the backoff grows with."""
@@ -61,9 +62,10 @@ class Schedule:
                 heapq.heappush(self._line(lane), _rank(lane))
 
     def take(self, *, steady: bool = False) -> Lane | None:
-        """The next lane: highest priority, then oldest patch. It is busy until `drop`.
+        """The first in line: the highest priority, then the oldest patch; None if nobody may go.
 
-        With `steady` none of those that keep failing.
+        It is busy until `give_back` or `drop`. Lanes that keep failing go by their rank among all
+        others, unless `steady` leaves them out.
         """
         lane = self._first(self._steady)
         if self._failing and not steady:
