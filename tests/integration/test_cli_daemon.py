@@ -86,7 +86,7 @@ def test_status_comes_from_the_daemon(daemon: Daemon) -> None:
 def test_whoever_holds_the_database_unheard_is_told(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, "http://127.0.0.1:9")
     daemon.database.parent.mkdir(parents=True)
-    with held(daemon.database):
+    with in_use(daemon.database):
         found = daemon.status()
 
     (trouble,) = found["troubles"]
