@@ -323,7 +323,7 @@ class Relay:
     async def _move_on(self, lane: Lane, settled: tuple[int, ...]) -> None:
         """These patches are done with: the lane's next ones may go."""
         self.figures.ends(len(settled), asyncio.get_running_loop().time())
-        lane.waiting = [patch for patch in lane.waiting if patch.id not in settled]
+        lane.done_with(settled)
         lane.failures, lane.troubled = 0, False
         if not lane.waiting and lane.more:
             await self._lanes.refresh(lane)

@@ -26,6 +26,7 @@ class Waiting(msgspec.Struct, frozen=True):
     created_at: float = 0.0
     leaves_out: frozenset[str] = frozenset()
     """Keys that newer patches have set since it was first refused; see `NAME` for the name."""
+    priority: int = 0
     readable: bool = True
     """False if the stored text is not UTF-8; what is here of it is a makeshift."""
 

@@ -5,7 +5,7 @@ A page of lanes is loaded into memory, never the whole outbox. A lane is `ready`
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from syncd.core.fold import Waiting
@@ -22,7 +22,7 @@ class Lane:
 
     run: str
     priority: int
-    """The highest among them when it was read, or that of a newer one: it pulls the whole lane
+    """The highest among them, or that of one that is not loaded yet: it pulls the whole lane
     forward, never one patch ahead."""
     waiting: list[Waiting]
     failures: int = 0
@@ -35,6 +35,15 @@ class Lane:
     """The outbox has, or may have, patches of this run beyond those loaded."""
     read_anew: bool = False
     """A moment ago: it may go as it is, even if more has come since."""
+
+    def done_with(self, ids: Container[int]) -> None:
+        """These patches are settled: what is left goes by its own priority.
+
+        What is not loaded may be as urgent as ever: then that stays until it is read.
+        """
+        self.waiting = [patch for patch in self.waiting if patch.id not in ids]
+        if self.waiting and not self.more:
+            self.priority = max(patch.priority for patch in self.waiting)
 
 
 @dataclass(slots=True)

@@ -85,6 +85,7 @@ def _lane(db: sqlite3.Connection, run: str, rows: Sequence[Row]) -> Lane:
                 metadata,
                 created_at,
                 frozenset(json.loads(leaves_out)) if leaves_out else frozenset(),
+                its_priority,
                 is_readable(db, patch_id, run, name, metadata),
             )
         )
