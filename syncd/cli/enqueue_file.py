@@ -33,6 +33,8 @@ class Tally:
     rejected: int = 0
     rejects: list[Reject] = field(default_factory=list)
     """The first of them."""
+    on_its_way: int = 0
+    """Handed in, and not yet known to be accepted."""
     line: int = 0
     """Lines of the file that are done with."""
 
@@ -59,7 +61,7 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
     except SyncdError as error:
         raise SyncdError(f"{tally.name}: {error}{_so_far(tally)}") from error
     except KeyboardInterrupt:
-        click.echo(f"syncd: {tally.name}: stopped{_so_far(tally)}", err=True)
+        click.echo(f"syncd: {tally.name}: stopped{_so_far(tally)}{_perhaps(tally)}", err=True)
         raise
     click.echo(_as_json(tally) if as_json else _said(tally))
     return 1 if tally.rejected else 0
@@ -75,7 +77,9 @@ def _hand_in(
             if chunk.patches and batch_id is None:
                 batch_id = box.open_batch(tally.name)
             for part in parts(chunk.patches):
+                tally.on_its_way = len(part)
                 tally.taken += box.accept(part, batch_id)
+                tally.on_its_way = 0
             tally.rejected += len(chunk.rejects)
             tally.rejects += chunk.rejects[: KEPT - len(tally.rejects)]
             tally.line = chunk.end.line
@@ -164,6 +168,13 @@ def _so_far(tally: Tally) -> str:
     if not tally.taken.accepted:
         return " (nothing was accepted)"
     return f" ({many(tally.taken.accepted, 'patch')} accepted, up to line {tally.line})"
+
+
+def _perhaps(tally: Tally) -> str:
+    """What was handed in when the command was interrupted, its answer still to come."""
+    if not tally.on_its_way:
+        return ""
+    return f", and perhaps {many(tally.on_its_way, 'patch')} more: see `syncd batches`"
 
 
 def _said(tally: Tally) -> str:

@@ -95,6 +95,18 @@ def test_whoever_holds_the_database_unheard_is_told(tmp_path: Path) -> None:
     assert daemon.status()["troubles"] == []
 
 
+def test_nothing_is_handed_in_beside_a_database_that_its_user_misses(tmp_path: Path) -> None:
+    """It was moved away under a daemon that cannot be asked: a new one would be nobody's."""
+    daemon = Daemon(tmp_path, "http://127.0.0.1:9")
+    daemon.database.parent.mkdir(parents=True)
+    with in_use(daemon.database):
+        found = daemon.syncd("enqueue", "r", "--name", "x")
+
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.startswith(f"syncd: {daemon.database}: is not there, though a process uses")
+    assert not daemon.database.exists()
+
+
 def test_a_socket_that_was_removed_is_soon_there_again(sandbox: Sandbox, tmp_path: Path) -> None:
     with start_daemon(tmp_path, sandbox.url) as daemon:
         daemon.socket.unlink()
@@ -642,7 +654,10 @@ def test_who_no_longer_waits_for_a_daemon_that_hangs_may_go_at_once(daemon: Daem
     waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
 
     assert said == MUTE
-    assert then.strip() == "syncd: stdin: stopped (500 patches accepted, up to line 500)"
+    assert then.strip() == (
+        "syncd: stdin: stopped (500 patches accepted, up to line 500)"
+        ", and perhaps 500 patches more: see `syncd batches`"
+    )
     assert code == 130
     assert "was interrupted" in waited.stdout
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -54,6 +55,26 @@ def test_opening_it_again_changes_nothing(tmp_path: Path) -> None:
     made(path)
 
     assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize("opener", [open_writer, open_reader])
+def test_no_new_database_takes_from_the_log_of_one_that_was_moved(
+    tmp_path: Path, opener: Callable[[Path], sqlite3.Connection]
+) -> None:
+    """As after a kill: what was accepted last is in the log alone."""
+    path, away = made(tmp_path / "syncd.db"), tmp_path / "away.db"
+    log = Path(f"{path}-wal")
+    with closing(open_writer(path)) as db:
+        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'x')")
+        path.rename(away)
+        before = fingerprint(log)
+        with pytest.raises(StoreError, match=r"put the database back beside syncd\.db-wal"):
+            opener(path)
+        assert fingerprint(log) == before
+        assert not path.exists()
+        away.rename(path)
+    with closing(open_reader(path)) as db:
+        assert db.execute("SELECT workflow_run_id FROM outbox").fetchall() == [("r",)]
 
 
 def test_every_table_is_strict_and_every_migration_has_its_number() -> None:
