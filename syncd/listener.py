@@ -1,5 +1,6 @@
 """The control socket's place in the file system: taken at the start, kept, left at the end."""
 
+import asyncio
 import os
 import socket
 from contextlib import suppress
@@ -26,12 +27,13 @@ class Listener:
         await self._serve()
 
     async def go_on(self) -> bool:
-        """Serve anew if nothing is at the path any more; whether that was so.
+        """Serve anew if our socket is at the path no more; whether that was so.
 
-        Raises SyncdError if it cannot.
+        Raises SyncdError if it cannot, or another daemon is there.
         """
-        if self._is_there():
+        if self._is_ours():
             return False
+        await asyncio.to_thread(_make_way, self._path)  # it may have to wait for an answer
         deaf = self._site
         await self._serve()
         if deaf is not None:
@@ -64,18 +66,28 @@ class Listener:
             self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(self._path, error) from error
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        before = os.umask(0o117)  # members of the group may connect, others may not
         try:
-            listener.bind(os.fspath(self._path))  # fails where anything is
-            self._ours = _identity(self._path)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            try:
+                ours = _bound(listener, self._path)
+                site = web.SockSite(self._runner, listener)
+                await site.start()
+            except BaseException:
+                listener.close()
+                raise
         except OSError as error:
-            listener.close()
             raise _unusable(self._path, error) from error
-        finally:
-            os.umask(before)
-        self._site = web.SockSite(self._runner, listener)
-        await self._site.start()
+        self._site, self._ours = site, ours
+
+
+def _bound(listener: socket.socket, path: Path) -> tuple[int, int]:
+    """Take the path, on which nothing may be; what is there is known by this from then on."""
+    before = os.umask(0o117)  # members of the group may connect, others may not
+    try:
+        listener.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    return _identity(path)
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -47,14 +47,19 @@ async def close_abandoned(store: Store, attended: Callable[[], Collection[int]])
 
 
 async def keep_listening(go_on: Callable[[], Awaitable[bool]]) -> None:
-    """Make the control socket anew where somebody has removed it."""
+    """Make the control socket anew where somebody has removed it. The log hears of each trouble
+    once."""
+    told = ""
     while True:
         await asyncio.sleep(LISTENS_EVERY_S)
         try:
             if await go_on():
                 log.warning("control.listens_again", meaning="its socket had been removed")
+            told = ""
         except SyncdError as error:
-            log.warning("control.deaf", error=str(error))
+            if str(error) != told:
+                told = str(error)
+                log.warning("control.deaf", error=told)
 
 
 async def keep_time(store: Store, wall: Wall, wake: Callable[[], None]) -> None:

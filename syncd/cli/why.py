@@ -33,6 +33,7 @@ _REASONS = {
     "superseded": "newer patches have set all of it",
 }
 
+_AGAIN = {"unconfirmed", "fell_back"}  # the older word is in databases
 _UNCONFIRMED = (
     "it was delivered, but a late request may have undone it since: the run, read back, does not"
     " show its values"
@@ -71,7 +72,7 @@ def page(row: Row, now: float, *, of_run: bool = False) -> list[str]:
     if patch is not None:
         if _state(row) != "deferred":  # whose cause has said it already
             lines += _last_error(patch["last_error"], now)
-        if patch["state"] == "pending" and patch["reason"] == "unconfirmed":
+        if patch["state"] == "pending" and patch["reason"] in _AGAIN:
             lines += paragraph("again", _UNCONFIRMED)
         if patch["leaves_out"]:
             left_out = ", ".join(map(plain, patch["leaves_out"]))

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import resource
 import socket
 import sqlite3
 import stat
@@ -168,19 +169,38 @@ async def test_a_socket_that_was_removed_is_made_anew(asking: Asking) -> None:
         newcomer.connect(str(asking.path))
 
 
-async def test_a_socket_in_the_place_of_one_that_was_removed_stays(asking: Asking) -> None:
-    """Whether somebody listens on it or not: it is not ours, also when the daemon ends."""
+async def test_a_socket_in_the_place_of_one_that_was_removed_stays_while_it_answers(
+    asking: Asking,
+) -> None:
+    """It is not ours, also when the daemon ends; one that nobody listens on is no one's."""
     asking.path.unlink()
     with socket.socket(socket.AF_UNIX) as another:
         another.bind(str(asking.path))
+        another.listen()
 
-        assert await asking.listener.go_on() is False
+        with pytest.raises(SyncdError, match="another daemon listens here"):
+            await asking.listener.go_on()
         assert "is another process's" in (asking.listener.trouble or "")
         asking.listener.end()
 
-        another.listen()
         with socket.socket(socket.AF_UNIX) as newcomer:
             newcomer.connect(str(asking.path))
+    assert await asking.listener.go_on() is True
+    assert asking.listener.trouble is None
+
+
+async def test_without_descriptors_it_is_made_anew_later(asking: Asking) -> None:
+    asking.path.unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+    try:
+        with pytest.raises(SyncdError, match=r"syncd\.sock: .*: check control\.socket"):
+            await asking.listener.go_on()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert await asking.listener.go_on() is True
+    assert await asking.get("/status") == {"asked": "and answered"}
 
 
 async def test_where_no_socket_can_be_made_anew_that_is_one_line(asking: Asking) -> None:

@@ -14,7 +14,7 @@ from syncd import log
 from syncd.selftest import drawn, play
 from syncd.selftest.plan import FAULTS
 
-SEEDS = int(os.environ.get("SYNCD_SEEDS", "800"))
+SEEDS = int(os.environ.get("SYNCD_SEEDS", "400"))
 HIDDEN_FOR = 2000  # seeds after which a planted bug counts as missed
 
 # Where a bug that is rare was last seen: it is looked for there first, then everywhere.
