@@ -22,15 +22,8 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those marked `alone` come first, one after the other: later each would have to wait for the
-    longest of the tests that run, and all others for it. Then the histories, which compute while
-    the others wait."""
-    histories = HERE / "simulation"
-    items.sort(
-        key=lambda item: (
-            item.get_closest_marker("alone") is None,
-            histories not in item.path.parents,
-        )
-    )
+    longest of the tests that run, and all others for it."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is None)
 
 
 @pytest.hookimpl(wrapper=True)

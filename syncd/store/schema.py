@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -14,6 +15,7 @@ from syncd.store.access import hindrance
 from syncd.store.errors import SQLITE_ERRORS, SqliteError, StoreError, recovery, translated
 
 BUSY_TIMEOUT_S = 5.0
+AGAIN_S = 0.005
 LOOKED_THROUGH_BYTES = 16 << 20  # a larger file would make every start slow: `syncd check` does it
 APPLICATION_ID = 0x73796E63  # "sync": `file` and `check` know the database by it
 
@@ -175,13 +177,27 @@ def _settle_in(db: sqlite3.Connection, path: Path) -> None:
         db.execute("PRAGMA page_size = 8192")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute("PRAGMA journal_mode = WAL")
+    _keep_a_log(db)
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA cache_size = -16384")
     db.execute(f"PRAGMA journal_size_limit = {64 << 20}")
     for number, script in _migrations():
         if number > found:
             _migrate(db, number, script)
+
+
+def _keep_a_log(db: sqlite3.Connection) -> None:
+    """Switch to WAL. Of several that do so at once SQLite refuses some without any patience."""
+    ends_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() >= ends_at:
+                raise
+        time.sleep(AGAIN_S)
 
 
 def _migrate(db: sqlite3.Connection, number: int, script: str) -> None:
