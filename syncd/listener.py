@@ -12,7 +12,7 @@ from syncd.errors import SyncdError
 
 
 class Listener:
-    """Has a runner serve at a path. What is there and not ours is never taken away."""
+    """Has a runner serve at a path. Only a socket that nobody listens on is ever taken away."""
 
     def __init__(self, path: Path, runner: web.AppRunner) -> None:
         self._path = path

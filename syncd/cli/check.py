@@ -142,7 +142,10 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
         yield Level.FAIL, f"{path}: `syncd run` cannot start: {why}"
         return
     if not is_there(path):
-        yield Level.OK, f"{path}: not there yet: the daemon makes it"
+        if _is_up(to):
+            yield Level.FAIL, f"{path}: is not there, though the daemon runs: put it back"
+        else:
+            yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return
     with opened(open_reader, path) as db:
         flaws = list(integrity.flaws(db))

@@ -75,6 +75,7 @@ def offline(to: Door) -> dict[str, Any]:
     What only a running daemon can know, such as the pace in use, is null.
     """
     from syncd.spool import Spool
+    from syncd.store.access import log_left
     from syncd.store.lock import is_in_use
 
     spool = Spool(to.paths.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
@@ -82,6 +83,9 @@ def offline(to: Door) -> dict[str, Any]:
     paused = known.pop("paused")
     last_error = known.pop("last_error")
     nothing_waits = known["outbox"]["pending"] == 0
+    troubles = [_UNHEARD.format(to.paths.socket)] if is_in_use(to.paths.store) else []
+    if why := log_left(to.paths.store):
+        troubles.append(f"{to.paths.store}: {why}")
     return {
         "daemon": {
             "running": False,
@@ -104,7 +108,7 @@ def offline(to: Door) -> dict[str, Any]:
         "eta_s": 0.0 if nothing_waits else None,
         "spool": {"waiting": spool.waiting(), "rejected": spool.rejected()},
         "last_error": last_error,
-        "troubles": [_UNHEARD.format(to.paths.socket)] if is_in_use(to.paths.store) else [],
+        "troubles": troubles,
     }
 
 

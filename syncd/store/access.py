@@ -12,6 +12,8 @@ def hindrance(path: Path, *, at_start: bool = False) -> str | None:
     Looks at the files that SQLite and the lock have there, and at the nearest folder that exists:
     missing ones are made at the start, which also gives its own database the mode it should have.
     """
+    if why := log_left(path):
+        return why
     for file in (Path(f"{path}.lock"), path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         if not os.path.isfile(file) or os.access(file, os.R_OK | os.W_OK):
             continue
@@ -19,6 +21,20 @@ def hindrance(path: Path, *, at_start: bool = False) -> str | None:
             continue
         return _denied(file)
     return folder_hindrance(path.parent)
+
+
+def log_left(path: Path) -> str | None:
+    """Why no database may be opened at the path, if its log is there and it is not: a new one of
+    the name would take from it what was accepted last, and so does SQLite for an empty file."""
+    log = Path(f"{path}-wal")
+    with suppress(OSError):
+        there = os.path.lexists(path)
+        if log.stat().st_size and not (there and path.stat().st_size):
+            return (
+                f"is {'empty' if there else 'not there'}, but its log is there, with what was"
+                f" accepted last: put the database back beside {log.name}, or move that away too"
+            )
+    return None
 
 
 def folder_hindrance(folder: Path) -> str | None:

@@ -5,13 +5,12 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from syncd.store import integrity
-from syncd.store.access import hindrance
+from syncd.store.access import hindrance, log_left
 from syncd.store.errors import SQLITE_ERRORS, SqliteError, StoreError, recovery, translated
 
 BUSY_TIMEOUT_S = 5.0
@@ -33,8 +32,9 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
     `group_access` is a key of GROUP_MODES; None leaves the mode of a file that is there as it is.
     SQLite gives the -wal and -shm files the mode of the database.
     """
-    if not is_there(path):
-        _leave_orphan(path)
+    is_there(path)
+    if why := log_left(path):
+        raise StoreError(f"{path}: {why}")
     try:
         _set_mode(path, group_access)
     except OSError as error:
@@ -60,22 +60,12 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def _leave_orphan(path: Path) -> None:
-    """Raise StoreError if there is a log of a database that is not: a new one of the name would
-    take from it what was accepted."""
-    log = Path(f"{path}-wal")
-    with suppress(FileNotFoundError, NotADirectoryError):
-        if log.stat().st_size:
-            raise StoreError(
-                f"{path}: is not there, but its log is, with what was accepted last: put the"
-                f" database back beside {log.name}, or move that away too"
-            )
-
-
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the database for reading only. Raises StoreError where there is none to read."""
-    if not is_there(path):
-        _leave_orphan(path)
+    there = is_there(path)
+    if why := log_left(path):
+        raise StoreError(f"{path}: {why}")
+    if not there:
         raise StoreError(NOT_YET.format(path))
     try:
         db, found = _opened(path, "mode=ro")

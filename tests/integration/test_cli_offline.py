@@ -50,6 +50,24 @@ def enqueue(*runs: str, folder: Path) -> None:
     syncd("enqueue", "--file", "-", "--format", "jsonl", folder=folder, input=patches)
 
 
+@pytest.mark.parametrize("command", ["status", "check", "list", "enqueue r --name x", "run"])
+def test_a_log_without_its_database_is_told_and_left_alone(tmp_path: Path, command: str) -> None:
+    """What was accepted last is in there: a new database would take it away."""
+    log = database(tmp_path).with_name("syncd.db-wal")
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"frames")
+
+    found = syncd(*command.split(), folder=tmp_path, SYNCD_API__TOKEN="token")
+
+    told = " ".join((found.stdout + found.stderr).split())
+    assert (
+        "is not there, but its log is there, with what was accepted last: put the database" in told
+    )
+    assert found.returncode != 0
+    assert log.read_bytes() == b"frames"
+    assert not database(tmp_path).exists()
+
+
 def test_status_without_anything_is_stopped_and_empty(tmp_path: Path) -> None:
     """Before the first start there is no database; that is no error, but exit code 3."""
     found = syncd("status", "--json", folder=tmp_path)
