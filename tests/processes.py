@@ -22,11 +22,18 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from zygote import Forked, Zygote
 
 TOKEN = "sandbox-token"  # what a sandbox takes unless told otherwise
 PATIENCE_S = 20.0  # for what takes a moment on an idle machine
+
+zygote: "Zygote | None" = None
+"""Starts syncd where it can, if there is one; else each start is like a user's."""
 
 # Quick settings for tests; `start_daemon(..., retry={"base_s": 1.0})` changes one of them.
 QUICK: Mapping[str, Mapping[str, object]] = {
@@ -58,17 +65,35 @@ def syncd(
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, without a terminal. Its output comes back as text."""
-    return subprocess.run(
-        [sys.executable, "-m", "syncd", *(os.fspath(argument) for argument in arguments)],
-        env=environment(folder, **variables),
-        cwd=folder,
-        input=input.decode() if isinstance(input, bytes) else input,
-        stdin=subprocess.DEVNULL if input is None else None,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=timeout,
-        check=False,
-    )
+    words = [os.fspath(argument) for argument in arguments]
+    text = input.encode() if isinstance(input, str) else input or b""
+    with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        stdin.write(text)
+        stdin.seek(0)
+        process = _started(words, environment(folder, **variables), folder, (stdin, stdout, stderr))
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        said = [_read(output) for output in (stdout, stderr)]
+    return subprocess.CompletedProcess(words, code, *said)
+
+
+def _started(
+    arguments: Sequence[str], env: dict[str, str], folder: Path, streams: Sequence[IO[bytes] | int]
+) -> "Forked | subprocess.Popen[bytes]":
+    if zygote is not None and zygote.can_start(env):
+        fds = [stream if isinstance(stream, int) else stream.fileno() for stream in streams]
+        return zygote.start(arguments, env, folder, fds)
+    command = [sys.executable, "-m", "syncd", *arguments]
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(command, env=env, cwd=folder, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+def _read(output: IO[bytes]) -> str:
+    output.seek(0)
+    return output.read().decode()
 
 
 class Running:
@@ -85,15 +110,9 @@ class Running:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.output = folder / f"{name}.log"
-        with self.output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "syncd", *arguments],
-                env=env,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output if stdout is None else stdout,
-                stderr=output,
-            )
+        with self.output.open("ab") as output, open(os.devnull, "rb") as stdin:
+            streams = (stdin, output if stdout is None else stdout, output)
+            self._process = _started(arguments, env, folder, streams)
 
     @property
     def pid(self) -> int:
