@@ -21,7 +21,7 @@ demo: $(VENV)/.runtime  ## the whole job on a throw-away folder, with a proof at
 	@$(BIN)/syncd demo
 
 test: $(VENV)/.dev  ## run the tests, but for those of `make systemd`
-	@$(BIN)/pytest --ignore=tests/systemd/booted --numprocesses=4 --dist=loadfile --no-loadscope-reorder
+	@$(BIN)/pytest --ignore=tests/systemd/booted --numprocesses=5 --dist=loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev  ## style and types
 	@$(BIN)/ruff check .

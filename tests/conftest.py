@@ -24,19 +24,27 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those marked `alone` come first, one after the other: later each would have to wait for the
-    longest of the tests that run, and all others for it."""
-    items.sort(key=lambda item: item.get_closest_marker("alone") is None)
+    """What takes its time from all others comes first. Then those marked `alone`, one after the
+    other: later each would have to wait for the longest of the tests that run, and all others for
+    it."""
+    items.sort(key=lambda item: (not marked(item, "background"), not marked(item, "alone")))
+
+
+def marked(item: pytest.Item, name: str) -> bool:
+    return item.get_closest_marker(name) is not None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Tests run side by side, but one marked `alone` has the machine for itself.
+    """Tests run side by side, but one marked `alone` has the machine for itself; one in the
+    background is not in its way.
 
     Everybody passes the turnstile before the room, so that whoever wants the room alone gets it
     as soon as those in it have left.
     """
-    alone = item.get_closest_marker("alone") is not None
+    if marked(item, "background"):
+        return (yield)
+    alone = marked(item, "alone")
     with HERE.joinpath("processes.py").open() as turnstile, Path(__file__).open() as room:
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
