@@ -88,7 +88,7 @@ def fit(patch: Patch) -> Patch | Invalid:
     reason = _values(*values, patch.priority)
     if reason is not None:
         return Invalid(reason)
-    if not all(value is None or _is_unicode(value) for value in values):
+    if not _is_unicode("".join(filter(None, values))):
         return Invalid("workflow_run_id, name or idempotency_key is not valid Unicode")
     if patch.metadata is None:
         return Invalid(_EMPTY) if patch.name is None else patch

@@ -2,8 +2,9 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import orjson
 
@@ -47,7 +48,8 @@ class Columns:
     """What the cells of a record set."""
 
     count: int
-    plain: dict[str, int]
+    plain: Callable[[list[str]], tuple[str, ...]]
+    """The cells of _PLAIN, of a record with an empty cell after its last one, for what has none."""
     metadata: list[tuple[int, str, bool]]
     """Index of the cell, its key, whether it is JSON."""
 
@@ -65,20 +67,20 @@ class Columns:
             if is_json and not _is_json(cell):
                 return Invalid(f"metadata:json: the value of {_as_json(key)} is not valid JSON")
             members[key] = orjson.Fragment(cell) if is_json else cell
-        priority = self._cell(cells, "priority") or "0"
+        run_id, name, key, priority = self.plain([*cells, ""])
         return fit(
             Patch(
-                self._cell(cells, "workflow_run_id") or "",
-                self._cell(cells, "name"),
+                run_id,
+                name or None,
                 _as_json(members) if members else None,
-                self._cell(cells, "idempotency_key"),
-                int(priority) if _INTEGER.fullmatch(priority) else MAX_PRIORITY + 1,
+                key or None,
+                _priority(priority) if priority else 0,
             )
         )
 
-    def _cell(self, cells: list[str], field: str) -> str | None:
-        index = self.plain.get(field)
-        return (cells[index] or None) if index is not None else None
+
+def _priority(cell: str) -> int:
+    return int(cell) if _INTEGER.fullmatch(cell) else MAX_PRIORITY + 1
 
 
 def _is_json(cell: str) -> bool:
@@ -119,7 +121,8 @@ def _columns(records: "_Records") -> Columns:
             plain[title] = index
     if "workflow_run_id" not in plain:
         raise Unreadable('there is no column "workflow_run_id"')
-    return Columns(len(header), plain, metadata)
+    count = len(header)
+    return Columns(count, itemgetter(*(plain.get(field, count) for field in _PLAIN)), metadata)
 
 
 def _unknown(title: str) -> str:
