@@ -7,9 +7,14 @@ from pathlib import Path
 
 import processes
 import pytest
+from hypothesis import settings
 from zygote import Zygote
 
 HERE = Path(__file__).parent
+
+# How long an example takes says more about the machine than about syncd.
+settings.register_profile("syncd", deadline=None)
+settings.load_profile("syncd")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

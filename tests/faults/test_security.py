@@ -246,7 +246,7 @@ async def test_an_id_is_one_segment_of_the_path_whatever_it_holds(run: str) -> N
     await _one_segment([run])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(min_size=1, max_size=255), max_size=30))
 async def test_any_id_that_a_patch_may_have_is_one_segment(runs: list[str]) -> None:
     await _one_segment([run for run in runs if check(Patch(run, "name")) is None])

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from processes import TOKEN, Daemon, start_sandbox
 from stage import Vendor, on_stage, virtually
@@ -207,7 +207,6 @@ def damaged(text: bytes, changes: list[tuple[int, bytes]]) -> bytes:
     return text
 
 
-@settings(deadline=None)
 @given(patches, damage, st.booleans())
 def test_a_patch_with_a_few_wrong_bytes_too(patch: object, changes: list, plain: bool) -> None:
     taken_or_refused(
@@ -254,7 +253,6 @@ def test_a_file_of_torture_gives_patches_and_reasons(kind: Kind) -> None:
             assert len(found) + len(rejects) == 3
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode), st.sampled_from(Kind))
 def test_any_bytes_as_a_file(raw: bytes, kind: Kind) -> None:
     for gz in (False, True):
@@ -284,7 +282,6 @@ def test_any_answer_has_a_meaning() -> None:
                 outcome.run.raw.decode()
 
 
-@settings(deadline=None)
 @given(nested, damage, st.integers(100, 599))
 def test_an_answer_with_a_few_wrong_bytes_too(value: object, changes: list, status: int) -> None:
     run = {"object": "workflow_run", "id": "r", "metadata": value, "error": value, "code": value}
@@ -340,7 +337,6 @@ def test_a_strange_date_is_no_exception(header: str) -> None:
 PLACE = tempfile.TemporaryDirectory(prefix="syncd-torture-", ignore_cleanup_errors=True)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["api", "delivery", "retry", "store", "spool", "control", "log", "x"]),
@@ -368,7 +364,6 @@ def test_any_configuration_is_taken_or_refused_in_lines(mapping: dict, environ: 
         in_lines(error)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), damage)
 def test_any_bytes_as_a_configuration_file(raw: bytes, changes: list) -> None:
     place = Path(PLACE.name) / "syncd.toml"
@@ -511,7 +506,6 @@ number_texts = st.from_regex(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(number_texts, min_size=1, max_size=4))
 def test_any_number_is_folded_as_written_or_refused(numbers: list[str]) -> None:
     texts = [

@@ -88,7 +88,7 @@ async def test_a_lane_is_whole_and_in_order_however_far_apart_its_patches_have_c
     patches=st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(-2, 2)), max_size=30),
     limit=st.integers(1, 5),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_walk_meets_every_run_once_and_in_order_whatever_the_size_of_a_page(
     patches: list[tuple[str, int]], limit: int
 ) -> None:
@@ -199,7 +199,7 @@ async def test_with_a_limit_of_nothing_only_the_cursor_moves(store: Store) -> No
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_nothing_that_arrives_is_ever_walked_past(data: st.DataObject) -> None:
     """Producers insert between the pages: in the end every patch was loaded or told of."""
 

@@ -60,7 +60,7 @@ class Desk:
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_patches_given_back_in_any_order_never_undo_a_newer_one(data: st.DataObject) -> None:
     keys = data.draw(st.lists(st.sampled_from(["x", "y", "xy"]), min_size=2, max_size=6))
     order = data.draw(st.permutations(range(1, len(keys) + 1)))

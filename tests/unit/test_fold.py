@@ -116,7 +116,7 @@ def set_keys(patch: Waiting) -> Object:
 
 @four_models
 @given(state=STATES, patches=patch_sequences(), alone=st.lists(st.booleans(), max_size=7))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_folded_requests_leave_a_run_as_its_patches_one_by_one_would(
     model: Model, state: State, patches: list[Waiting], alone: list[bool]
 ) -> None:
@@ -138,7 +138,7 @@ def test_folded_requests_leave_a_run_as_its_patches_one_by_one_would(
         max_size=10,
     ),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_sending_again_with_more_folded_in_is_right_whether_or_not_the_first_was_applied(
     model: Model, state: State, patches: list[Waiting], tries: list[tuple[int, str]]
 ) -> None:
@@ -178,7 +178,6 @@ def test_the_barrier_is_there_because_an_object_over_a_set_key_comes_out_differe
 
 
 @given(patches=patch_sequences(least=2))
-@settings(deadline=None)
 def test_no_object_or_array_is_folded_onto_a_key_that_is_already_there(
     patches: list[Waiting],
 ) -> None:
@@ -199,7 +198,6 @@ def test_no_object_or_array_is_folded_onto_a_key_that_is_already_there(
 
 
 @given(patches=patch_sequences())
-@settings(deadline=None)
 def test_a_fold_carries_the_oldest_patches_without_a_gap(patches: list[Waiting]) -> None:
     request = fold(patches)
 
@@ -324,7 +322,7 @@ def test_a_value_that_replaces_another_does_not_count_twice() -> None:
 @given(
     sizes=st.lists(st.tuples(st.sampled_from(["a", "é", '"']), st.integers(0, 9000)), min_size=2)
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_fold_is_larger_than_the_vendor_documents(sizes: list[tuple[str, int]]) -> None:
     waiting = [
         Waiting(n, None, json.dumps({f"{key}{n}": "é" * (size // 2)}, ensure_ascii=False))

@@ -40,7 +40,7 @@ def most_in_one_window(left: Sequence[float], seconds: float) -> int:
 
 
 @given(limit=LIMITS, lateness=st.lists(LATE, max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_sliding_second_ever_holds_more_than_the_limit(
     limit: float, lateness: list[float]
 ) -> None:
@@ -57,7 +57,7 @@ def test_no_sliding_second_ever_holds_more_than_the_limit(
     lateness=st.lists(LATE, max_size=10),
     jitter=st.lists(st.floats(0, 0.0139), min_size=1, max_size=10),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_travel_times_that_differ_by_under_fourteen_milliseconds_do_no_harm(
     limit: float, lateness: list[float], jitter: list[float]
 ) -> None:
@@ -80,7 +80,7 @@ def test_after_a_start_the_last_second_is_taken_for_spent(limit: float, started:
     limit=st.integers(1, 1_000).map(float),
     lateness=st.lists(st.floats(0, 0.005), min_size=1, max_size=50),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_late_timers_cost_less_than_three_percent(limit: float, lateness: list[float]) -> None:
     n = int(5 * limit) + 1
     here, now, left = pace.begin(limit, last_second_spent_until=0.0), 0.0, []
