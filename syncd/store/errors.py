@@ -33,6 +33,17 @@ class StoreMoved(StoreUnavailable):
         )
 
 
+class StoreUnseen(StoreUnavailable):
+    """Whether the file is where it was opened cannot be seen: a folder that was shut, a disk that
+    fails."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path}: the daemon cannot look at its database: {error.strerror or error}: it takes"
+            " nothing in until you open the folders above to its user, or mend the file system"
+        )
+
+
 class StoreFull(StoreUnavailable):
     """The disk is full, gone or read-only, or the file is not ours to write."""
 

@@ -29,7 +29,7 @@ from syncd.store import (
 )
 from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
-from syncd.store.errors import StoreMoved
+from syncd.store.errors import StoreMoved, StoreUnavailable, StoreUnseen
 from syncd.store.lane import load_lane
 from syncd.store.lock import PATIENCE_S, acquire
 from syncd.store.page import Cursor, Page
@@ -108,16 +108,19 @@ class Store:
         await self._writer.close()
         os.close(self._lock)
 
-    def moved(self) -> StoreMoved | None:
-        """Whether the file is not at its place any more: it blocks for a moment."""
-        return None if _identity(self.path) == self._file else StoreMoved(self.path)
+    def moved(self) -> StoreUnavailable | None:
+        """Why the file is not known to be at its place any more, if so: it blocks for a moment."""
+        try:
+            return None if _identity(self.path) == self._file else StoreMoved(self.path)
+        except OSError as error:
+            return StoreUnseen(self.path, error)
 
     def now(self) -> float:
         """The wall clock that rows are stamped with."""
         return self._wall()
 
     async def _taking(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """A transaction that takes something in: not into a file that was moved away."""
+        """A transaction that takes something in: not into a file that may have been moved away."""
 
         def in_place(db: sqlite3.Connection) -> T:
             if moved := self.moved():
@@ -338,9 +341,12 @@ class Store:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file is at a path; SQLite goes by the same."""
+    """Which file is at a path, None for none; SQLite goes by the same.
+
+    Raises OSError where that cannot be seen: the file may well be there.
+    """
     try:
         status = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stores import NOON, Wall, insert, opened, rows, states
 
 from syncd.core.patch import MAX_METADATA_BYTES, Patch
-from syncd.store import Accepted, Place, Store
+from syncd.store import Accepted, Place, Store, StoreUnavailable
 from syncd.store.accept import ABANDONED_S, CUT_OFF, MANY, accept
 from syncd.store.schema import open_writer
 
@@ -506,3 +506,20 @@ async def test_numbers_arrive_in_the_outbox_as_they_were_written(store: Store) -
     ((kept,),) = rows(store.path, "SELECT metadata FROM outbox")
     assert kept == text
     assert json.loads(kept)
+
+
+async def test_a_database_that_cannot_be_seen_is_not_taken_for_moved(tmp_path: Path) -> None:
+    """What is wrong is told as it is; nothing is taken in, and it goes on when it can be seen."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "way").symlink_to("real")
+    async with opened(tmp_path / "way" / "syncd.db") as store:
+        (tmp_path / "way").unlink()
+        (tmp_path / "way").symlink_to("way")
+        with pytest.raises(StoreUnavailable, match="Too many levels of symbolic links") as refused:
+            await store.accept([Patch("r", "n")])
+        (tmp_path / "way").unlink()
+        (tmp_path / "way").symlink_to("real")
+        accepted = await store.accept([Patch("r", "n")])
+
+    assert "moved" not in str(refused.value)
+    assert accepted.accepted == 1
