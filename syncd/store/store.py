@@ -324,10 +324,15 @@ class Store:
 
     @asynccontextmanager
     async def _apart(self) -> AsyncIterator[Connection]:
-        """One more connection to read on; leaving ends what still runs on it."""
+        """One more connection to read on; leaving ends what still runs on it.
+
+        Not on whatever is in the place of a file that was moved away.
+        """
         left = False
 
         def opener(path: Path) -> sqlite3.Connection:
+            if moved := self.moved():
+                raise moved
             db = schema.open_reader(path)
             db.set_progress_handler(lambda: left, SEARCH_STEPS)
             return db
