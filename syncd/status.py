@@ -60,13 +60,15 @@ class Status:
             troubles.append(refusals)
         if self._relay.trouble and sending.state != "waiting":
             troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
+        reason = sending.reason
         if moved := await asyncio.to_thread(self._store.moved):
             troubles.insert(0, str(moved))
+            reason = reason or str(moved)  # it delivers what it has, and takes nothing in
         return {
             "daemon": {
                 "running": True,
                 "state": sending.state,
-                "reason": sending.reason,
+                "reason": reason,
                 "pid": os.getpid(),
                 "version": __version__,
                 "started_at": read.instant(self._started_at),

@@ -21,7 +21,7 @@ def screen(status: dict[str, Any], now: float, *, start: str = "syncd run") -> l
         "",
         *_gate(status, now),
         *_spool(status["spool"]),
-        *(line for it in status["troubles"] for line in paragraph("trouble", plain(it))),
+        *_troubles(status),
         *_last_error(status["last_error"], now),
     ]
     return [*lines, *next_steps(list(_advice(status, start)))]
@@ -103,6 +103,12 @@ def _spool(spool: dict[str, Any]) -> Iterator[str]:
     yield _line(
         "spool", f"{many(spool['waiting'], 'file')} waiting, {count(spool['rejected'])} rejected"
     )
+
+
+def _troubles(status: dict[str, Any]) -> Iterator[str]:
+    for trouble in status["troubles"]:
+        if trouble != status["daemon"]["reason"]:  # which has been said
+            yield from paragraph("trouble", plain(trouble))
 
 
 def _last_error(error: dict[str, Any] | None, now: float) -> Iterator[str]:

@@ -150,8 +150,9 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         assert (found.returncode, found.stdout) == (1, "")
         assert moved in found.stderr
         assert found.stderr.count("\n") == 1
-    assert before["troubles"] == []
+    assert (before["daemon"]["reason"], before["troubles"]) == (None, [])
     assert after["troubles"][0].startswith(moved)
+    assert after["daemon"]["reason"] == after["troubles"][0]
     assert after["troubles"][1].startswith("the spool waits: ")
     assert (waited.returncode, healed["outbox"]["delivered"]) == (0, 1)
 

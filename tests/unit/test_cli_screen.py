@@ -62,6 +62,16 @@ def test_what_else_is_wrong_has_a_line_each() -> None:
     assert "  trouble      the spool waits: [Errno 28] No space left on device" in shown(wrong)
 
 
+def test_what_is_the_reason_and_a_trouble_too_is_said_once() -> None:
+    moved = "a.db: the database was moved"
+
+    screen = shown(status(reason=moved) | {"troubles": [moved, "the spool waits: x"]})
+
+    assert screen.count(moved) == 1
+    assert "  reason       a.db" in screen
+    assert "  trouble      the spool waits: x" in screen
+
+
 def test_a_calm_screen_gives_no_advice() -> None:
     """Nothing is stuck: figures only, all within 80 columns."""
     text = shown(status())
