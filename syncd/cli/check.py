@@ -16,6 +16,7 @@ import click
 from syncd.cli.door import Door, is_there, opened, strict_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
+from syncd.cli.status import UNHEARD
 from syncd.config import read_token
 from syncd.config.keys import HOSTS
 from syncd.core.answer import NoReply, NotSent, Reply, error_in, is_error
@@ -125,8 +126,13 @@ def _is_up(to: Door) -> bool:
 
 
 def _daemon(to: Door) -> Iterator[tuple[Level, str]]:
+    from syncd.store.lock import daemon_of
+
     status = to.status()
     if status is None:
+        if pid := daemon_of(to.paths.store):
+            yield Level.WARN, f"runs, pid {pid}, but {UNHEARD.format(to.paths.socket)}"
+            return
         yield Level.WARN, f"nobody listens on {to.paths.socket}: the daemon is not running"
     else:
         about = status["daemon"]

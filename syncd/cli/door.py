@@ -97,7 +97,7 @@ class Door:
         given: dict[str, Any] = {name: it for name, it in query.items() if it is not None}
         now = time.time()
         with opened(open_reader, self.paths.store) as db:
-            _say_that_it_is_down()
+            _say_that_it_is_down(self.paths)
             match what:
                 case "patches":
                     rows = read.patches(db, now, **given)
@@ -243,8 +243,13 @@ def _say_that_it_takes_long() -> None:
 
 
 @cache
-def _say_that_it_is_down() -> None:
-    click.echo("syncd: the daemon is not running: this is what its database holds", err=True)
+def _say_that_it_is_down(paths: Paths) -> None:
+    from syncd.store.lock import daemon_of
+
+    what = "is not running"
+    if pid := daemon_of(paths.store):
+        what = f"runs, pid {pid}, but none answers at {paths.socket}"
+    click.echo(f"syncd: the daemon {what}: this is what its database holds", err=True)
 
 
 def _target(what: str, query: Query) -> str:

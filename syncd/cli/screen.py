@@ -31,8 +31,9 @@ def _head(daemon: dict[str, Any], now: float) -> Iterator[str]:
     state = click.style(daemon["state"], fg=_COLOURS.get(daemon["state"], "yellow"), bold=True)
     parts = [f"syncd {daemon['version']}  {state}"]
     if daemon["running"]:
-        up_s = seconds_since(daemon["started_at"], now) or 0.0
-        parts.append(f"pid {daemon['pid']}, up {span(max(0.0, up_s))}")
+        up_s = seconds_since(daemon["started_at"], now)
+        up = "" if up_s is None else f", up {span(max(0.0, up_s))}"
+        parts.append(f"pid {daemon['pid']}{up}")
     yield "  ·  ".join(parts)
     if daemon["reason"]:
         yield from paragraph("reason", plain(daemon["reason"]))
@@ -93,6 +94,8 @@ def _breaker(gate: dict[str, Any], now: float) -> str:
 def _eta(status: dict[str, Any]) -> str:
     eta_s = status["eta_s"]
     if eta_s is None:
+        if status["daemon"]["running"] and status["gate"]["breaker"] is None:
+            return "unknown: the daemon does not answer"
         moving = status["daemon"]["state"] in ("running", "waiting")
         return "unknown: nothing gets through" if moving else "not while nothing is sent"
     waits = eta_s > 0 or status["outbox"]["pending"]

@@ -76,25 +76,21 @@ def offline(to: Door) -> dict[str, Any]:
     """
     from syncd.spool import Spool
     from syncd.store.access import log_left
-    from syncd.store.lock import is_in_use
+    from syncd.store.lock import daemon_of, is_in_use
 
     spool = Spool(to.paths.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
+    pid = daemon_of(to.paths.store)
     known = _database(to)
     paused = known.pop("paused")
     last_error = known.pop("last_error")
     nothing_waits = known["outbox"]["pending"] == 0
-    troubles = [_UNHEARD.format(to.paths.socket)] if is_in_use(to.paths.store) else []
+    troubles = []
+    if pid is None and is_in_use(to.paths.store):
+        troubles.append(f"a process holds the database, and {UNHEARD.format(to.paths.socket)}")
     if why := log_left(to.paths.store):
         troubles.append(f"{to.paths.store}: {why}")
     return {
-        "daemon": {
-            "running": False,
-            "state": "stopped",
-            "reason": "an operator has paused sending: it will start paused" if paused else None,
-            "pid": None,
-            "version": __version__,
-            "started_at": None,
-        },
+        "daemon": _stopped(paused=paused) if pid is None else _unheard(to, pid, paused=paused),
         **known,
         "gate": {
             "limit_per_s": to.config.delivery.rate_per_s,
@@ -112,10 +108,31 @@ def offline(to: Door) -> dict[str, Any]:
     }
 
 
-_UNHEARD = (
-    "a process holds the database, and none answers at {}: a daemon makes a socket that was removed"
-    " anew in seconds; if this lasts, restart it"
+UNHEARD = (
+    "none answers at {}: a daemon that has just started, or whose socket was removed, makes one"
+    " within seconds; if this lasts, restart it"
 )
+
+
+def _stopped(*, paused: bool) -> dict[str, Any]:
+    return {
+        "running": False,
+        "state": "stopped",
+        "reason": "an operator has paused sending: it will start paused" if paused else None,
+        "pid": None,
+        "version": __version__,
+        "started_at": None,
+    }
+
+
+def _unheard(to: Door, pid: int, *, paused: bool) -> dict[str, Any]:
+    """A daemon that holds the database, and cannot be asked: it may well be sending."""
+    return _stopped(paused=paused) | {
+        "running": True,
+        "state": "paused" if paused else "running",
+        "reason": UNHEARD.format(to.paths.socket),
+        "pid": pid,
+    }
 
 
 def start_command() -> str:

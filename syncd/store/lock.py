@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from syncd.store.errors import StoreError, StoreInUse
@@ -27,25 +28,45 @@ async def acquire(path: Path, patience_s: float) -> int:
                     " store.path"
                 )
             await asyncio.sleep(LOOK_S)
+        with suppress(OSError):
+            os.ftruncate(lock, 0)  # it may be signed by a daemon that was killed
     except BaseException:
         os.close(lock)
         raise
     return lock
 
 
+def sign(lock: int) -> None:
+    """Say in the file that it is a daemon that holds the lock: whoever cannot reach it must not
+    take it for down."""
+    with suppress(OSError):  # a full disk: it is taken for some process, as a verb is
+        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+
+
 def is_in_use(path: Path) -> bool:
     """Whether a process has the lock of a database, as far as this user may see that."""
+    return _held(path) is not None
+
+
+def daemon_of(path: Path) -> int | None:
+    """The process id of the daemon that has the lock of a database; None for anybody else."""
+    signed = (_held(path) or b"").strip()
+    return int(signed) if signed.isdigit() else None
+
+
+def _held(path: Path) -> bytes | None:
+    """What is written in the lock of a database while a process has it."""
     try:
         lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return os.pread(lock, 32, 0)
     finally:
         os.close(lock)
-    return False
+    return None
 
 
 def _opened(path: Path) -> int:

@@ -31,7 +31,7 @@ from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreMoved, StoreUnavailable, StoreUnseen
 from syncd.store.lane import load_lane
-from syncd.store.lock import PATIENCE_S, acquire
+from syncd.store.lock import PATIENCE_S, acquire, sign
 from syncd.store.page import Cursor, Page
 from syncd.store.retention import Swept
 from syncd.store.verbs import Selection, Touched, Verb
@@ -191,6 +191,7 @@ class Store:
         wall clock. If that is another time than the last daemon has found for the same boot, the
         clock was stepped since, and due times on disk go along.
         """
+        sign(self._lock)
 
         def work(db: sqlite3.Connection) -> bool:
             instants.begin(db, self._wall(), boot, booted_at)

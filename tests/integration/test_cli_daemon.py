@@ -108,15 +108,32 @@ def test_nothing_is_handed_in_beside_a_database_that_its_user_misses(tmp_path: P
 
 
 def test_a_socket_that_was_removed_is_soon_there_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Until then nobody takes the daemon for down."""
     with start_daemon(tmp_path, sandbox.url) as daemon:
-        daemon.socket.unlink()
+        with halted(daemon):  # or it may be there again at once
+            daemon.socket.unlink()
+            looked = daemon.syncd("status", "--json")
+            screen = daemon.syncd("status").stdout
+            listed = daemon.syncd("list")
+            checked = daemon.syncd("check").stdout
         deadline = time.monotonic() + PATIENCE_S
-        while not (status := daemon.status())["daemon"]["running"]:
+        while (status := daemon.status())["daemon"]["reason"]:
             assert time.monotonic() < deadline, daemon.log()
         daemon.stop()
+        stopped = daemon.syncd("status")
 
+    unheard = json.loads(looked.stdout)["daemon"]
+    assert looked.returncode == 0
+    assert (unheard["running"], unheard["pid"]) == (True, daemon.pid)
+    assert unheard["reason"].startswith(f"none answers at {daemon.socket}: ")
+    assert f"running  ·  pid {daemon.pid}\n" in screen
+    assert "syncd run" not in screen
+    assert listed.stderr.startswith(f"syncd: the daemon runs, pid {daemon.pid}, but none answers")
+    assert f"warn  daemon         runs, pid {daemon.pid}, but none answers" in checked
     assert (status["daemon"]["pid"], status["troubles"]) == (daemon.pid, [])
+    assert status["daemon"]["started_at"]
     assert not daemon.socket.exists()
+    assert stopped.returncode == 3
 
 
 @pytest.mark.parametrize("instead", [None, b""], ids=["nothing", "another file"])

@@ -19,7 +19,7 @@ from stores import Wall, insert, opened, rows
 
 from syncd.core.patch import Patch
 from syncd.store import Store, StoreBusy, StoreError, StoreFull, StoreUnavailable
-from syncd.store.lock import PATIENCE_S
+from syncd.store.lock import PATIENCE_S, daemon_of
 from syncd.store.watch import ALERT_S, changes
 
 ONE = [Patch("r", "n")]
@@ -252,6 +252,20 @@ async def test_a_store_is_held_by_one_daemon_at_a_time(tmp_path: Path) -> None:
 
     async with opened(path) as again:
         assert count(again) == 2
+
+
+async def test_who_holds_a_store_as_a_daemon_is_known_by_its_pid(tmp_path: Path) -> None:
+    """And not taken for one when it is gone, nor is somebody who holds it for a moment after."""
+    path = tmp_path / "syncd.db"
+    async with opened(path) as store:
+        before = daemon_of(path)
+        await store.begin(60.0, None, 0.0)
+        begun = daemon_of(path)
+    gone = daemon_of(path)
+    async with opened(path):
+        after = daemon_of(path)
+
+    assert (before, begun, gone, after) == (None, os.getpid(), None, None)
 
 
 async def test_a_store_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
