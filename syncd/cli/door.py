@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import click
 import orjson
 
-from syncd.cli.wire import PATIENT_S, Wire
+from syncd.cli.wire import PATIENT_S, TIMEOUT_S, Wire
 from syncd.config import (
     Config,
     ConfigErrorWithRest,
@@ -44,11 +44,13 @@ class Door:
 
     config: Config
     paths: Paths
+    silence_s: float = TIMEOUT_S
+    """For which a reader waits for an answer."""
 
     @property
     def wire(self) -> Wire:
         """The daemon's socket."""
-        return Wire(self.paths.socket)
+        return Wire(self.paths.socket, self.silence_s)
 
     def lines(self, what: str, query: Query) -> Iterator[bytes]:
         """Rows of patches, runs or batches, each the text of one JSON object.

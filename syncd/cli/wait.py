@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,13 @@ from syncd.cli.door import Door, read_row, readers_door
 from syncd.cli.options import PATCH_ID, config_option, json_option, seconds, text
 from syncd.cli.printing import many, plain
 from syncd.cli.status import current
-from syncd.cli.wire import WentAway
+from syncd.cli.wire import TIMEOUT_S, Mute, WentAway
+from syncd.core.explain import explanations, gist
 from syncd.errors import SyncdError
 
 LOOK_EVERY_S = 0.2
+STATUS_EVERY_S = 3.0  # between looks at what it waits for; the first comes at once
+LEAST_S = 1.0  # for an answer, however little time is left
 ROWS = 1000  # looked at in one go
 NAMED = 20  # patches that will not arrive, by name
 TIMEOUT = 124
@@ -35,6 +38,11 @@ class Look:
     """What will not arrive by itself, each in a few words."""
     files: int = 0
     """Files of the spool whose patches nobody has counted yet."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Looking again may show more."""
+        return bool(self.moving or self.files)
 
     def __str__(self) -> str:
         """What is still to go."""
@@ -75,74 +83,78 @@ def wait_command(
     if batch is not None and (not batch or "/" in batch or batch in {".", ".."}):
         raise click.UsageError(f"--batch {plain(batch)!r}: must be the name of a file")
     to = readers_door(config_path)
+    at: Callable[[Door], Look]
     if batch is not None:
-        look = partial(_look_at_batch, to, batch)
+        at = partial(_look_at_batch, name=batch)
     elif run is not None:
-        look = partial(_look_at_run, to, run)
+        at = partial(_look_at_run, run=run)
     elif patch is not None:
-        look = partial(_look_at_patch, to, patch)
+        at = partial(_look_at_patch, patch_id=patch)
     else:
-        look = partial(_look_at_all, to)
-    _warn(to)
-    last, in_time = _wait(to, look, None if timeout is None else time.monotonic() + timeout)
+        at = _look_at_all
+    last, in_time = _wait(to, at, None if timeout is None else time.monotonic() + timeout)
     return _tell(last, in_time=in_time, as_json=as_json)
 
 
-def _warn(to: Door) -> None:
-    """Say at once why it may take for ever, where looking does not say so itself."""
-    status = current(to)
-    daemon = status["daemon"]
-    for trouble in status["troubles"]:
-        click.echo(f"syncd: {plain(trouble)}", err=True)
-    if daemon["state"] in ("paused", "blocked"):
-        click.echo(f"syncd: {daemon['state']}: {daemon['reason']}", err=True)
+def _wait(to: Door, at: Callable[[Door], Look], deadline: float | None) -> tuple[Look | None, bool]:
+    """The last look, if there was one, and whether it was the end of all movement.
 
-
-def _wait(to: Door, look: Callable[[], Look], deadline: float | None) -> tuple[Look, bool]:
-    """The last look, and whether it was the end of all movement.
-
-    Says on stderr if that takes a daemon, and none runs.
+    Whatever explains the waiting is said on stderr, once.
     """
-    seen, said = Look(moving=1), False
+    seen, status, status_at = None, None, 0.0
+    said: set[str] = set()
     while True:
+        here = replace(to, silence_s=_patience_s(deadline))
         try:
-            seen = look()
-        except WentAway:
-            pass  # the daemon is restarted: look again
-        else:
-            if not seen.moving and not seen.files:
-                return seen, True
-            if not said and not to.wire.answers():
-                click.echo("syncd: nothing moves until the daemon runs: waiting for it", err=True)
-                said = True
+            if status is None or time.monotonic() >= status_at:
+                status = current(here)
+                status_at = time.monotonic() + STATUS_EVERY_S
+            seen = at(here)
+            ended = not seen.goes_on
+            why = [] if ended and not seen.failed else [*explanations(status, goes_on=not ended)]
+        except WentAway as error:  # the daemon is restarted, or stuck: look again
+            ended = False
+            why = [str(error)] if isinstance(error, Mute) else []
+        for line in why:
+            if gist(line) not in said:
+                said.add(gist(line))
+                click.echo(f"syncd: {plain(line)}", err=True)
+        if ended:
+            return seen, True
         if deadline is not None and time.monotonic() + LOOK_EVERY_S > deadline:
             return seen, False
         time.sleep(LOOK_EVERY_S)
 
 
-def _tell(look: Look, *, in_time: bool, as_json: bool) -> int:
+def _patience_s(deadline: float | None) -> float:
+    """How long an answer may take."""
+    if deadline is None:
+        return TIMEOUT_S
+    return min(TIMEOUT_S, max(LEAST_S, deadline - time.monotonic()))
+
+
+def _tell(look: Look | None, *, in_time: bool, as_json: bool) -> int:
     result, code = "delivered", 0
-    if not in_time:
+    if look is None or not in_time:
         result, code = "timeout", TIMEOUT
     elif look.failed:
         result, code = "failed", 1
     if as_json:
         found = {
             "result": result,
-            "waiting": look.moving,
-            "files": look.files,
-            "failed": look.failed,
+            "waiting": look and look.moving,
+            "files": look and look.files,
+            "failed": look.failed if look else (),
         }
         click.echo(json.dumps(found, ensure_ascii=False))
-        return code
-    match result:
-        case "delivered":
-            click.echo("delivered")
-        case "timeout":
-            click.echo(f"syncd: the time is up: {look} to go", err=True)
-        case _:
-            for line in look.failed:
-                click.echo(line)
+    elif look is None:
+        click.echo("syncd: the time is up: nobody has answered", err=True)
+    elif result == "timeout":
+        click.echo(f"syncd: the time is up: {look} to go", err=True)
+    elif look.failed:
+        click.echo("\n".join(look.failed))
+    else:
+        click.echo("delivered")
     return code
 
 

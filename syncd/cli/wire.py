@@ -22,7 +22,11 @@ _DOWN = {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}
 
 
 class WentAway(SyncdError):
-    """The daemon stopped, or is stuck, in the middle of an exchange: asking again may help."""
+    """The daemon stopped in the middle of an exchange: asking again may help."""
+
+
+class Mute(WentAway):
+    """Somebody is there and does not answer in time: stuck, or halted, or very busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +34,25 @@ class Wire:
     """The daemon's control socket."""
 
     path: Path
+    silence_s: float = TIMEOUT_S
+    """Of the daemon, in readers."""
 
     def answers(self) -> bool:
         """Whether somebody listens."""
-        connection = self._connect(TIMEOUT_S)
+        connection = self._connect(self.silence_s)
         if connection is None:
             return False
         connection.close()
         return True
 
     def ask(
-        self, method: str, target: str, body: bytes = b"", *, timeout: float = TIMEOUT_S
+        self, method: str, target: str, body: bytes = b"", *, timeout: float | None = None
     ) -> bytes | None:
         """The body of a good answer; None if the daemon is down.
 
         Raises SyncdError in the daemon's own words where it refuses.
         """
+        timeout = self.silence_s if timeout is None else timeout
         connection = self._connect(timeout)
         if connection is None:
             return None
@@ -76,13 +83,13 @@ class Wire:
 
         With `missing`, a 404 is an answer without lines.
         """
-        connection = self._connect(TIMEOUT_S)
+        connection = self._connect(self.silence_s)
         return None if connection is None else self._lines(connection, target, missing=missing)
 
     def _lines(
         self, connection: http.client.HTTPConnection, target: str, *, missing: bool
     ) -> Iterator[bytes]:
-        with closing(connection), self._told(TIMEOUT_S):
+        with closing(connection), self._told(self.silence_s):
             try:
                 answer = _exchange(connection, "GET", target, b"")
             except _Missing:
@@ -107,7 +114,10 @@ class Wire:
 
     def _unreachable(self, error: OSError) -> SyncdError:
         if error.errno not in (errno.EACCES, errno.EPERM):
-            return SyncdError(f"{self.path}: {error.strerror or error}: is the daemon stuck?")
+            # A queue of connections that nobody takes is full: at once, or for as long as we wait.
+            stuck = isinstance(error, (BlockingIOError, TimeoutError))
+            kind = Mute if stuck else SyncdError
+            return kind(f"{self.path}: {error.strerror or error}: is the daemon stuck?")
         return SyncdError(
             f"{self.path}: permission denied: only root and members of the group"
             f" {_group_of(self.path)} may talk to this daemon"
@@ -119,8 +129,8 @@ class Wire:
         try:
             yield
         except TimeoutError as error:
-            raise WentAway(
-                f"{self.path}: the daemon does not answer within {timeout:g} s: look at its log"
+            raise Mute(
+                f"{self.path}: the daemon does not answer within {timeout:.2g} s: look at its log"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise WentAway(

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -438,21 +438,27 @@ def test_deferred_patches_are_listed_with_their_cause(daemon: Daemon) -> None:
 
 
 def test_while_nothing_gets_through_neither_status_nor_why_names_an_end(tmp_path: Path) -> None:
-    """However fast it could go; and they do again when something does."""
+    """However fast it could go; and they do again when something does. Who waits is told, once."""
     with (
         start_sandbox(tmp_path, "--faults", "500=1") as sandbox,
         start_daemon(tmp_path, sandbox.url, retry={"base_s": 0.05, "cap_s": 0.2}) as daemon,
     ):
+        daemon.syncd("pause")
         daemon.insert(*((f"r{number}", "x", None) for number in range(20)))
-        waited = daemon.syncd("wait", "--all", "--timeout", "1")
-        down = daemon.status()
-        text = daemon.syncd("status").stdout
-        why = daemon.syncd("why", "20").stdout
-        sandbox.change(faults="")
-        daemon.syncd("wait", "--all", "--timeout", "15")
+        with begun(daemon, "wait", "--all", "--timeout", "30") as waiting:
+            told = [first_word(waiting)]
+            daemon.syncd("resume")
+            told.append(first_word(waiting))
+            down = daemon.status()
+            text = daemon.syncd("status").stdout
+            why = daemon.syncd("why", "20").stdout
+            sandbox.change(faults="")
+            waited = waiting.communicate(timeout=20)
         done = daemon.status()
 
-    assert waited.returncode == 124
+    assert told[0] == "syncd: paused: an operator has paused sending: syncd resume\n"
+    assert told[1].startswith("syncd: waiting: the API is failing; next probe at ")
+    assert (waiting.returncode, *waited) == (0, "delivered\n", "")
     assert down["outbox"]["pending"] + down["outbox"]["in_flight"] == 20
     assert down["eta_s"] is None
     assert "done         unknown: nothing gets through\n" in text
@@ -504,6 +510,37 @@ def test_a_daemon_that_is_stuck_is_told_from_one_that_is_down(tmp_path: Path) ->
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
     assert "the daemon went away before its answer was whole" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("waiting", "told"),
+    [(0, "the daemon does not answer within 1 s"), (9, "is the daemon stuck?")],
+    ids=["silent", "full"],
+)
+def test_wait_goes_on_while_a_daemon_is_stuck_and_says_so_once(
+    tmp_path: Path, waiting: int, told: str
+) -> None:
+    """Until its time is up, which is not put off by an answer that does not come."""
+    path = tmp_path / "state/syncd/syncd.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as others:
+        listener.bind(str(path))
+        listener.listen(5)
+        for _ in range(waiting):
+            other = others.enter_context(socket.socket(socket.AF_UNIX))
+            other.setblocking(False)
+            with suppress(BlockingIOError):  # its queue is full
+                other.connect(str(path))
+        began = time.monotonic()
+        found = syncd("wait", "--patch", "1", "--timeout", "1", folder=tmp_path)
+        took_s = time.monotonic() - began
+
+    said, up = found.stderr.splitlines()
+    assert (found.returncode, found.stdout) == (124, "")
+    assert said.startswith(f"syncd: {path}: ")
+    assert told in said
+    assert up == "syncd: the time is up: nobody has answered"
+    assert took_s < 4.5  # of five, for which other readers wait
 
 
 READERS = (
