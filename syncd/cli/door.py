@@ -34,7 +34,7 @@ from syncd.errors import ConfigError, SyncdError
 
 DEEP = 1000
 MUTE_S = 3.0  # longer than this nobody waits without a word
-Query = Mapping[str, str | int | tuple[str, ...] | None]
+Query = Mapping[str, str | float | tuple[str, ...] | None]
 """What to read; None asks for nothing, a tuple is given several times."""
 
 
@@ -98,6 +98,7 @@ class Door:
 
         given: dict[str, Any] = {name: it for name, it in query.items() if it is not None}
         now = time.time()
+        must_be_there(self.paths.store)
         with opened(open_reader, self.paths.store) as db:
             _say_that_it_is_down(self.paths)
             match what:
@@ -221,6 +222,17 @@ def is_there(path: Path) -> bool:
     except PermissionError as error:
         raise SyncdError(f"{path}: permission denied: run this as its owner") from error
     return True
+
+
+def must_be_there(path: Path) -> None:
+    """Raises SyncdError for a database that is not there though a process uses it."""
+    from syncd.store.lock import is_in_use
+
+    if not is_there(path) and is_in_use(path):
+        raise SyncdError(
+            f"{path}: is not there, though a process uses it: put it back; if a daemon has just"
+            " been started, try again"
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from syncd.cli.door import Door, is_there, opened
+from syncd.cli.door import Door, must_be_there, opened
 from syncd.cli.wire import PATIENT_S
 from syncd.core.patch import Patch, compact
 from syncd.errors import SyncdError
@@ -47,14 +47,9 @@ def outbox(to: Door) -> "Iterator[ByDaemon | ByFile]":
         with ExitStack() as stack:
             yield ByDaemon(to, stack)
         return
-    from syncd.store.lock import is_in_use
     from syncd.store.schema import open_writer
 
-    if not is_there(to.paths.store) and is_in_use(to.paths.store):
-        raise SyncdError(
-            f"{to.paths.store}: is not there, though a process uses it: put it back; if a daemon"
-            " has just been started, try again"
-        )
+    must_be_there(to.paths.store)
     with opened(open_writer, to.paths.store) as db:
         yield ByFile(db)
 

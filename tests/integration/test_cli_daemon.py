@@ -96,14 +96,20 @@ def test_whoever_holds_the_database_unheard_is_told(tmp_path: Path) -> None:
 
 
 def test_nothing_is_handed_in_beside_a_database_that_its_user_misses(tmp_path: Path) -> None:
-    """It was moved away under a daemon that cannot be asked: a new one would be nobody's."""
+    """It was moved away under a daemon that cannot be asked: a new one would be nobody's.
+
+    Nor is anybody advised to start one more.
+    """
     daemon = Daemon(tmp_path, "http://127.0.0.1:9")
     daemon.database.parent.mkdir(parents=True)
     with in_use(daemon.database):
-        found = daemon.syncd("enqueue", "r", "--name", "x")
+        for command in (("enqueue", "r", "--name", "x"), ("list",)):
+            found = daemon.syncd(*command)
 
-    assert (found.returncode, found.stdout) == (1, "")
-    assert found.stderr.startswith(f"syncd: {daemon.database}: is not there, though a process uses")
+            assert (found.returncode, found.stdout) == (1, "")
+            assert found.stderr.startswith(
+                f"syncd: {daemon.database}: is not there, though a process uses"
+            )
     assert not daemon.database.exists()
 
 
