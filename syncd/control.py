@@ -92,10 +92,13 @@ class Control:
         match request.match_info["what"]:
             case "patches":
                 wanted = {name: ask.get(name) for name in ("state", "run", "batch")}
+                since = float(ask["since"]) if "since" in ask else None
                 limit = _limit(ask.get("limit"), read.LIMIT)
                 return await self._stream(
                     request,
-                    lambda db: read.patches(db, now, **wanted, limit=limit, in_flight=in_flight),
+                    lambda db: read.patches(
+                        db, now, **wanted, since=since, limit=limit, in_flight=in_flight
+                    ),
                 )
             case "patch":
                 patch_id = _whole(ask.get("id"), 0)

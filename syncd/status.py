@@ -72,6 +72,7 @@ class Status:
                 "pid": os.getpid(),
                 "version": __version__,
                 "started_at": read.instant(self._started_at),
+                "now": read.instant(now),
             },
             **status,
             "gate": {

@@ -115,6 +115,8 @@ UNHEARD = (
 
 
 def _stopped(*, paused: bool) -> dict[str, Any]:
+    from syncd.store.read import instant
+
     return {
         "running": False,
         "state": "stopped",
@@ -122,6 +124,7 @@ def _stopped(*, paused: bool) -> dict[str, Any]:
         "pid": None,
         "version": __version__,
         "started_at": None,
+        "now": instant(time.time()),
     }
 
 
@@ -130,7 +133,8 @@ def _unheard(to: Door, pid: int, *, paused: bool) -> dict[str, Any]:
     return _stopped(paused=paused) | {
         "running": True,
         "state": "paused" if paused else "running",
-        "reason": UNHEARD.format(to.paths.socket),
+        "reason": ("an operator has paused sending; " if paused else "")
+        + UNHEARD.format(to.paths.socket),
         "pid": pid,
     }
 

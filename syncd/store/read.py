@@ -85,18 +85,21 @@ def patches(
     state: str | None = None,
     run: str | None = None,
     batch: str | None = None,
+    since: float | None = None,
     limit: int | None = LIMIT,
     in_flight: Collection[int] = (),
 ) -> Iterator[Row]:
     """Patches, newest trouble first: dead, held, deferred, waiting, then the newest settled.
 
-    Which are in flight only the daemon knows: in the database they are pending. As in `runs` and
-    `batches`, a row is shown as it is when it is read, and what no longer fits by then is left out.
+    With `since`, only what was settled from that instant on. Which are in flight only the daemon
+    knows: in the database they are pending. As in `runs` and `batches`, a row is shown as it is
+    when it is read, and what no longer fits by then is left out.
     """
     given = {
         "state": state,
         "run": run,
         "batch": batch,
+        "since": since,
         "now": now,
         "in_flight": json.dumps(sorted(in_flight)),
     }

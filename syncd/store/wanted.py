@@ -1,6 +1,6 @@
 """Which rows a reader has asked for: the conditions of a search, and the queries that find ids.
 
-Parameters: :state, :run, :batch, :now and :in_flight, a JSON array of ids.
+Parameters: :state, :run, :batch, :now, :since and :in_flight, a JSON array of ids.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,6 +29,9 @@ def fits(state: str | None) -> str:
             return "o.state = :state"
 
 
+SETTLED_SINCE = "(:since IS NULL OR o.settled_at >= :since)"
+
+
 def patches(state: str | None, run: str | None, batch: str | None) -> Iterator[str]:
     """Queries in the order in which their rows are shown, no patch in two of them.
 
@@ -41,7 +44,7 @@ def patches(state: str | None, run: str | None, batch: str | None) -> Iterator[s
     else:
         sources = _in_state(state)
     for source, order in sources:
-        yield f"{source} AND {fits(state)} ORDER BY {order}"
+        yield f"{source} AND {fits(state)} AND {SETTLED_SINCE} ORDER BY {order}"
 
 
 def runs(status: str | None, where: Sequence[tuple[str, str]]) -> tuple[str, dict[str, str]]:
@@ -88,7 +91,7 @@ def _of_run() -> Iterator[tuple[str, str]]:
         _FIND + " WHERE ((o.stretch IN stretches AND o.workflow_run_id = :run"
         "         AND o.state = 'pending')"
         "     OR (o.workflow_run_id = :run AND o.state IN ('dead', 'held', 'discarded')))",
-        "o.state <> 'dead', o.state <> 'held', o.id DESC",
+        "o.state <> 'dead', o.state <> 'held', o.state = 'discarded', o.id DESC",
     )
     yield (
         "WITH RECURSIVE chain (id) AS ("

@@ -98,12 +98,12 @@ def test_whoever_holds_the_database_unheard_is_told(tmp_path: Path) -> None:
 def test_nothing_is_handed_in_beside_a_database_that_its_user_misses(tmp_path: Path) -> None:
     """It was moved away under a daemon that cannot be asked: a new one would be nobody's.
 
-    Nor is anybody advised to start one more.
+    Nor is anybody advised to start one more, or told that nothing waits.
     """
     daemon = Daemon(tmp_path, "http://127.0.0.1:9")
     daemon.database.parent.mkdir(parents=True)
     with in_use(daemon.database):
-        for command in (("enqueue", "r", "--name", "x"), ("list",)):
+        for command in (("enqueue", "r", "--name", "x"), ("list",), ("wait", "--all")):
             found = daemon.syncd(*command)
 
             assert (found.returncode, found.stdout) == (1, "")
@@ -152,6 +152,8 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         away = daemon.database.rename(daemon.database.with_name("moved.db"))
         if instead is not None:
             daemon.database.write_bytes(instead)
+        readers = (("list",), ("batches",), ("runs",), ("wait", "--all", "--timeout", "9"))
+        looked = [daemon.syncd(*reader) for reader in readers]
         dropped = daemon.drop("d.jsonl", one)
         refused = [
             daemon.syncd("enqueue", "moved", "--name", "x"),
@@ -160,7 +162,6 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         while len((after := daemon.status())["troubles"]) < 2:
             assert dropped.exists()
         checked = daemon.syncd("check")
-        looked = [daemon.syncd(command) for command in ("list", "batches", "runs")]
         away.rename(daemon.database)
         waited = daemon.syncd("wait", "--batch", "d.jsonl", "--timeout", "15")
         while (healed := daemon.status())["troubles"]:
@@ -399,6 +400,23 @@ def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandb
     assert table[1].endswith(listed[0]["last_error"]["message"])  # type: ignore[index]
     assert discarded.stdout == "discarded 1 patch\n"
     assert sandbox.runs()["dead_1"]["name"] == "new"
+
+
+def test_a_run_is_delivered_whatever_was_discarded_of_it_before(daemon: Daemon) -> None:
+    """It is history for who waits for the run, and no delivery for who waits for that patch."""
+    refused = daemon.syncd("enqueue", "past_1", "--set", "sandbox_refuse=true", "--json")
+    patch_id = str(json.loads(refused.stdout)["first_id"])
+    daemon.syncd("wait", "--patch", patch_id, "--timeout", "10")
+    daemon.syncd("discard", patch_id)
+    nothing = daemon.syncd("wait", "--run", "past_1", "--timeout", "10")
+    daemon.syncd("enqueue", "past_1", "--name", "x")
+    run = daemon.syncd("wait", "--run", "past_1", "--timeout", "10")
+    patch = daemon.syncd("wait", "--patch", patch_id, "--timeout", "10")
+
+    assert (nothing.returncode, nothing.stdout) == (0, "nothing waits\n")
+    assert (run.returncode, run.stdout) == (0, "delivered\n")
+    assert patch.returncode == 1
+    assert patch.stdout == f"patch {patch_id} for past_1 is discarded by an operator\n"
 
 
 def test_a_verb_asks_the_daemon_whatever_the_file(daemon: Daemon) -> None:

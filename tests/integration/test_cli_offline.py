@@ -12,12 +12,13 @@ import pytest
 from processes import Running, environment, in_use, syncd, until_it_waits_for
 
 from syncd.cli import main
+from syncd.store.schema import open_writer
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
 UNMOVED = "syncd: nothing moves until the daemon runs: waiting for it\n"
 
 STATUS_SHAPE = {
-    "daemon": {"running", "state", "reason", "pid", "version", "started_at"},
+    "daemon": {"running", "state", "reason", "pid", "version", "started_at", "now"},
     "outbox": {
         "pending",
         "deferred",
@@ -373,6 +374,48 @@ def test_wait_tells_files_from_patches(tmp_path: Path) -> None:
         "files": 1,
         "failed": [],
     }
+
+
+def test_where_nothing_was_ever_handed_in_wait_does_not_say_delivered(tmp_path: Path) -> None:
+    """Without a database that is an error: settings may name another one."""
+    nowhere = syncd("wait", "--all", folder=tmp_path)
+    open_writer(database(tmp_path)).close()
+    empty = syncd("wait", "--all", folder=tmp_path)
+
+    assert (nowhere.returncode, nowhere.stdout) == (1, "")
+    assert nowhere.stderr.startswith(f"syncd: {database(tmp_path)}: no database here yet: ")
+    assert (empty.returncode, empty.stdout) == (0, "nothing waits\n")
+
+
+def test_what_is_discarded_counts_where_it_was_asked_for_or_waited_for(tmp_path: Path) -> None:
+    """By name whenever it was; of a run or of all there is only since the wait began."""
+    enqueue("a", "a", folder=tmp_path)
+    syncd("discard", "1", folder=tmp_path)
+    environ = environment(tmp_path)
+    waits = [
+        Running(f"wait{n}", ["wait", *what, "--timeout", "20"], tmp_path, environ)
+        for n, what in enumerate((["--all"], ["--run", "a"], ["--patch", "2"]))
+    ]
+    while not all(UNMOVED in wait.log() for wait in waits):
+        assert not any(wait.exit_code for wait in waits)
+    syncd("discard", "2", folder=tmp_path)
+    codes = [wait.ended() for wait in waits]
+    after = [
+        syncd("wait", *what, folder=tmp_path)
+        for what in (["--all"], ["--run", "a"], ["--patch", "2"], ["--batch", "stdin"])
+    ]
+
+    assert codes == [1, 1, 1]
+    for wait in waits:
+        assert wait.log().endswith("patch 2 for a is discarded by an operator\n")
+        assert "patch 1" not in wait.log()
+    assert [(found.returncode, found.stdout.count("discarded")) for found in after] == [
+        (0, 0),
+        (0, 0),
+        (1, 1),
+        (1, 2),
+    ]
+    assert after[0].stdout == after[1].stdout == "nothing waits\n"
 
 
 def test_wait_names_what_will_not_arrive(tmp_path: Path) -> None:

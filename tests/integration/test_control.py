@@ -465,16 +465,20 @@ async def test_while_paused_patches_are_taken_in_and_delivered_after(tmp_path: P
 async def test_rows_come_one_a_line_as_from_the_file(asking: Asking) -> None:
     store = asking.it.store
     await asyncio.to_thread(insert, store.path, ("r", None, '{\n"n": 1.50\n}'), ("s", "n", None))
+    began = store.now()
     await store.settle([delivered("s", 2, metadata='{"k":"v"}')])
 
     patches = await asking.get("/read/patches")
     by_run = await asking.get("/read/patches?run=s&limit=5")
+    since = await asking.get(f"/read/patches?state=delivered&since={began}")
+    later = await asking.get(f"/read/patches?state=delivered&since={store.now() + 60.0}")
     one = await asking.get("/read/patch?id=1")
     snapshot = await asking.get("/read/snapshot?run=s")
     runs = await asking.get("/read/runs?status=PROCESSED&where=k%3Dv")
 
     assert [row["id"] for row in patches] == [1, 2]
     assert [row["id"] for row in by_run] == [2]
+    assert ([row["id"] for row in since], later) == ([2], [])
     assert [row["metadata"] for row in one] == [{"n": 1.5}]
     assert [row["workflow_run"]["id"] for row in snapshot] == ["s"]
     assert [row["workflow_run_id"] for row in runs] == ["s"]
@@ -483,6 +487,7 @@ async def test_rows_come_one_a_line_as_from_the_file(asking: Asking) -> None:
 @pytest.mark.parametrize(
     ("what", "status", "reason"),
     [
+        ("/read/patches?since=noon", 400, "could not convert"),
         ("/read/patch?id=7", 404, "no patch 7 in the outbox"),
         ("/read/snapshot?run=r", 404, "no snapshot of r"),
         ("/read/why?id=7", 404, "no patch 7 in the outbox"),

@@ -204,6 +204,25 @@ async def test_patches_of_one_run_are_listed_trouble_first_then_the_delivered_on
     assert await listed(store, run="nobody") == []
 
 
+async def test_what_waits_of_a_run_is_listed_before_what_was_discarded_since(store: Store) -> None:
+    """However much that is, who looks at the first of them sees whether it goes on."""
+    await fill(store, *[("r", "{}")] * 3)
+    await store.operate("discard", Selection(ids=(2, 3)), in_flight=())
+
+    assert await listed(store, run="r") == [1, 3, 2]
+
+
+async def test_what_was_settled_since_an_instant_is_listed_alone(store: Store, wall: Wall) -> None:
+    await fill(store, *[("r", "{}")] * 3)
+    await store.operate("discard", Selection(ids=(1,)), in_flight=())
+    wall.now += 10.0
+    await store.operate("discard", Selection(ids=(2,)), in_flight=())
+
+    assert await listed(store, state="discarded", since=wall.now) == [2]
+    assert await listed(store, run="r", since=wall.now) == [2]
+    assert await listed(store, state="discarded", since=wall.now + 1.0) == []
+
+
 async def test_patches_of_one_run_are_listed_however_far_apart_they_have_come(
     store: Store,
 ) -> None:

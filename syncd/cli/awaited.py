@@ -1,0 +1,169 @@
+"""How far it is, for each of what `syncd wait` can be asked to wait for.
+
+An operator's discard is no delivery. Of one patch or one file that is named it counts whenever it
+was; of a run or of all there is only since the wait began: what was discarded before is history.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from syncd.cli.door import Door, Query, read_row
+from syncd.cli.printing import many, plain
+from syncd.cli.status import current
+from syncd.errors import SyncdError
+
+ROWS = 1000  # looked at in one go
+MANY_ROWS = 10_000  # discarded ones: those that newer patches have made up for are among them
+NAMED = 20  # patches that will not arrive, by name
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How far it is."""
+
+    moving: int
+    """Patches that may yet be delivered without anybody's help."""
+    failed: tuple[str, ...] = ()
+    """What will not arrive by itself, each in a few words."""
+    files: int = 0
+    """Files of the spool whose patches nobody has counted yet."""
+    anything: bool = True
+    """Something has been delivered: it is not that there was nothing at all to wait for."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Looking again may show more."""
+        return bool(self.moving or self.files)
+
+    def __str__(self) -> str:
+        """What is still to go."""
+        counted = [many(self.moving, "patch")] if self.moving or not self.files else []
+        return " and ".join([*counted, *([many(self.files, "file")] if self.files else [])])
+
+
+def look_at_patch(patch_id: int, to: Door, _: float) -> Look:
+    """This patch."""
+    found = to.one("patch", {"id": patch_id})
+    if found is None:
+        raise SyncdError(f"no patch {patch_id}: look with `syncd list`")
+    row = read_row(found)
+    return Look(int(_is_moving(row)), _named([row] if _has_failed(row) else []))
+
+
+def look_at_run(run: str, to: Door, begun: float) -> Look:
+    """Everything for this run, but for what was discarded before the wait began."""
+    rows = list(to.rows("patches", {"run": run, "limit": ROWS}))
+    failed = [row for row in rows if row["state"] in _PARKED]
+    if moving := sum(map(_is_moving, rows)):
+        return Look(moving, _named(failed))
+    anything = to.one("snapshot", {"run": run}) is not None
+    if not rows and not anything:
+        raise SyncdError(f"no patch for run {plain(run)}: look with `syncd list`")
+    failed += _discarded(to, {"run": run}, begun)
+    return Look(0, _named(failed), anything=anything)
+
+
+def look_at_all(to: Door, begun: float) -> Look:
+    """All there is, files too, but for what was discarded before the wait began."""
+    status = current(to)
+    outbox = status["outbox"]
+    moving, files = outbox["pending"] + outbox["in_flight"], status["spool"]["waiting"]
+    if moving or files:
+        return Look(moving, files=files)
+    # Asked for even if there are none: a database that is not there has no rows to be told from.
+    discarded = _discarded(to, {}, begun)
+    parked = outbox["dead"] + outbox["held"]
+    failed = [*(_in_states(to, {}, _PARKED) if parked else ()), *discarded]
+    total = parked + len(discarded)
+    return Look(0, _named(failed, total), anything=outbox["delivered"] > 0)
+
+
+def look_at_batch(name: str, to: Door, _: float) -> Look:
+    """The newest file of that name."""
+    # The spool first, in the order in which a file goes through it: it never moves back.
+    on_its_way = any(_in_spool(to, folder, name) for folder in ("incoming", "taking"))
+    newest = next(to.rows("batches", {"name": name, "limit": 1}), None)
+    if on_its_way:
+        return Look(0, files=1)
+    if newest is None:
+        if _in_spool(to, "rejected", name):
+            return Look(0, (_rejected(to, name),))
+        raise SyncdError(f"no batch of the name {plain(name)}: look with `syncd batches`")
+    if newest["closed_at"] is None:
+        return Look(max(1, newest["waiting"]))
+    by_command = newest["source"] == "enqueue"
+    taken = newest["accepted"] + newest["duplicates"]
+    if newest["refused"] is not None and not taken and not by_command:
+        return Look(0, (_rejected(to, name),))
+    if moving := newest["waiting"] - newest["held"]:
+        return Look(moving)
+    rows = [
+        row
+        for row in _in_states(to, {"batch": name}, (*_PARKED, "discarded"))
+        if _has_failed(row)
+        and row["created_at"] >= newest["created_at"]  # not of an older file of that name
+    ]
+    failed = _named(rows, newest["held"] + newest["dead"])
+    if newest["refused"] is not None:
+        what = "was not handed in" if by_command else "could not be read"
+        failed += (f"the rest of {plain(name)} {what}: {plain(newest['refused'])}",)
+    if newest["rejected"]:
+        where = f"see {to.paths.spool}/rejected"
+        if by_command:
+            where = "`syncd enqueue` has named them"
+        failed += (f"{many(newest['rejected'], 'line')} rejected: {where}",)
+    return Look(0, failed)
+
+
+_PARKED = ("dead", "held")
+
+
+def _in_states(to: Door, query: Query, states: Iterable[str], limit: int = ROWS) -> Iterator[Row]:
+    for state in states:
+        yield from to.rows("patches", {**query, "state": state, "limit": limit})
+
+
+def _discarded(to: Door, query: Query, begun: float) -> list[Row]:
+    """By an operator, since the wait began."""
+    rows = _in_states(to, {**query, "since": begun}, ["discarded"], MANY_ROWS)
+    return [row for row in rows if _has_failed(row)]
+
+
+def _is_moving(row: Row) -> bool:
+    return row["state"] in ("pending", "in_flight")
+
+
+def _has_failed(row: Row) -> bool:
+    """A patch that was discarded because newer ones say it all has arrived with them."""
+    if row["state"] == "discarded":
+        return bool(row["reason"] != "superseded")
+    return row["state"] in _PARKED
+
+
+def _named(rows: Sequence[Row], total: int = 0) -> tuple[str, ...]:
+    """The first of them by name, and how many more there are of `total`."""
+    total = max(total, len(rows))
+    lines = [_name(row) for row in rows[:NAMED]]
+    if total > len(lines):
+        lines.append(f"and {many(total - len(lines), 'patch')} more: look with `syncd list`")
+    return tuple(lines)
+
+
+def _name(row: Row) -> str:
+    line = f"patch {row['id']} for {plain(row['workflow_run_id'])} is {row['state']}"
+    error = row["last_error"]
+    if row["state"] == "dead" and error:
+        return f"{line}: {plain(error['code'])}: {plain(error['message'])}"
+    return f"{line} by an operator"
+
+
+def _rejected(to: Door, name: str) -> str:
+    return f"{plain(name)} was rejected as a whole: see {to.paths.spool}/rejected"
+
+
+def _in_spool(to: Door, folder: str, name: str) -> bool:
+    return "/" not in name and os.path.lexists(to.paths.spool / folder / name)
