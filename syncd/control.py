@@ -269,6 +269,7 @@ class Control:
                 "in_flight": touched.in_flight,
                 "superseded": touched.superseded,
                 "unclear": touched.unclear,
+                "waiting": touched.waiting,
                 "left_out": {str(key): value for key, value in touched.left_out.items()},
             }
         )

@@ -12,7 +12,7 @@ import click
 
 from syncd.cli.door import Door, door, is_there, read_row
 from syncd.cli.options import PATCH_ID, config_option, json_option, text
-from syncd.cli.printing import many, plain
+from syncd.cli.printing import many, plain, seconds_since
 from syncd.errors import SyncdError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -116,13 +116,13 @@ def _operate(
     asked = {"ids": ids, "run": run, "reason": reason, "all": everything, "force": force}
     to = door(config_path)
     refusal = _refusal(to, ids[0]) if verb == "retry" and len(ids) == 1 and not as_json else None
-    before = _before(to, ids)
+    before, asked_at = _before(to, ids), time.time()
     tell = partial(to.tell, f"/verbs/{verb}", json.dumps(asked).encode())
     touched = _by_either(to, tell, partial(_by_file, to, verb, asked))
     click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
     if refusal and touched["touched"]:
         click.echo(f"it was refused with {refusal}")
-    for line in _left_alone(verb, before, touched):
+    for line in _left_alone(verb, before, asked_at, touched):
         click.echo(f"syncd: {line}", err=True)
     return 1 if touched["touched"] + touched["superseded"] < len(set(ids)) else 0
 
@@ -136,7 +136,10 @@ def _before(to: Door, ids: tuple[int, ...]) -> dict[int, dict[str, Any] | None]:
 
 
 def _left_alone(
-    verb: Verb, before: dict[int, dict[str, Any] | None], touched: dict[str, Any]
+    verb: Verb,
+    before: dict[int, dict[str, Any] | None],
+    asked_at: float,
+    touched: dict[str, Any],
 ) -> Iterator[str]:
     """Why nothing was done to a patch that is named."""
     from syncd.store.verbs import STATES
@@ -149,7 +152,7 @@ def _left_alone(
             yield f"patch {patch_id} is {patch['state']}: {verb} is not for it"
         elif verb != "retry" or patch["state"] != "pending":
             continue
-        elif none or patch["next_attempt_at"] is None:
+        elif none or (seconds_since(patch["next_attempt_at"], asked_at) or 0.0) >= 0:
             yield (
                 f"patch {patch_id} is pending: nothing to retry, it goes by itself:"
                 f" see `syncd why {patch_id}`"
@@ -201,6 +204,7 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
         "in_flight": touched.in_flight,
         "superseded": touched.superseded,
         "unclear": touched.unclear,
+        "waiting": touched.waiting,
         "left_out": {str(patch_id): keys for patch_id, keys in touched.left_out.items()},
     }
 

@@ -255,7 +255,13 @@ class Store:
         await self._writer.atomic(lambda db: settle.untrouble(db, runs))
 
     async def operate(
-        self, verb: Verb, selection: Selection, *, in_flight: Collection[int], force: bool = False
+        self,
+        verb: Verb,
+        selection: Selection,
+        *,
+        in_flight: Collection[int],
+        force: bool = False,
+        now: float | None = None,
     ) -> Touched:
         """An operator's verb; patches in flight are left alone and counted."""
         touch: Callable[..., Touched]
@@ -269,7 +275,9 @@ class Store:
             case "hold":
                 touch = verbs.hold
         return await self._writer.atomic(
-            lambda db: touch(db, selection, in_flight=in_flight, now=self._wall())
+            lambda db: touch(
+                db, selection, in_flight=in_flight, now=self._wall() if now is None else now
+            )
         )
 
     async def operate_in_steps(
@@ -280,7 +288,7 @@ class Store:
         `still` yields the patches in flight, and keeps more from being sent during a step. A crash
         leaves some of it undone.
         """
-        done = Touched()
+        done, now = Touched(), self._wall()
         async with self._apart() as connection:
             ids = await connection.run(lambda db: verbs.chosen(db, verb, selection))
         for begin in range(0, len(ids), STEP_PATCHES):
@@ -288,7 +296,7 @@ class Store:
                 await asyncio.sleep(STEP_PAUSE_S)
             part = Selection(ids=tuple(ids[begin : begin + STEP_PATCHES]))
             async with still() as in_flight:
-                done.add(await self.operate(verb, part, in_flight=in_flight, force=force))
+                done.add(await self.operate(verb, part, in_flight=in_flight, force=force, now=now))
         return done
 
     async def sweep(self, after_id: int, before: float) -> Swept:

@@ -39,6 +39,8 @@ class Touched:
     """Discarded instead: newer patches have set all that they would."""
     unclear: int = 0
     """Left alone, because what newer patches have set cannot be told from their metadata."""
+    waiting: int = 0
+    """Left as they are: pending and not deferred, so that there was nothing to retry."""
     left_out: dict[int, list[str]] = field(default_factory=dict)
     """By patch: the keys that newer patches have set, which will not be sent."""
 
@@ -48,6 +50,7 @@ class Touched:
         self.in_flight += more.in_flight
         self.superseded += more.superseded
         self.unclear += more.unclear
+        self.waiting += more.waiting
         self.left_out |= more.left_out
 
 
@@ -71,7 +74,9 @@ def retry(
 ) -> Touched:
     """Dead patches go back to pending, deferred ones are due now.
 
-    A dead patch goes without what newer patches of its run have set since, unless `force`.
+    A dead patch goes without what newer patches of its run have set since, unless `force`. A verb
+    in steps says the same `now` in each: by that a run's other patches are known to be deferred,
+    after a step before has made the run due.
     """
     touched = Touched()
     newer = _Newer(db, in_flight)
@@ -81,11 +86,12 @@ def retry(
         elif row.state == "dead":
             _give_back(db, row, touched, None if force else newer, now)
         else:
-            touched.touched += db.execute(
-                "UPDATE lanes SET due_at = min(due_at, ?)"
-                " WHERE workflow_run_id = ? AND upto_id >= ?",
-                (now, row.run, row.id),
+            deferred = db.execute(
+                "UPDATE lanes SET due_at = ?1 WHERE workflow_run_id = ?2 AND due_at >= ?1",
+                (now, row.run),
             ).rowcount
+            touched.touched += deferred
+            touched.waiting += not deferred
     return touched
 
 

@@ -294,6 +294,7 @@ def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
         "in_flight": 0,
         "superseded": 0,
         "unclear": 0,
+        "waiting": 0,
         "left_out": {},
     }
     assert discarded.stdout == "discarded 3 patches\n"
@@ -703,7 +704,7 @@ def test_a_verb_says_why_it_left_a_named_patch_alone(tmp_path: Path) -> None:
 
 
 def test_retry_says_of_a_pending_patch_that_it_goes_by_itself(tmp_path: Path) -> None:
-    """Unless it is deferred: then it is retried. One behind a deferred one waits for that."""
+    """Unless it is deferred, as `list` has it: then it is retried. Once: it is due by then."""
     enqueue("a", "b", "b", folder=tmp_path)
     with sqlite3.connect(database(tmp_path)) as db:
         db.execute(
@@ -712,12 +713,16 @@ def test_retry_says_of_a_pending_patch_that_it_goes_by_itself(tmp_path: Path) ->
         )
     db.close()
 
-    found = syncd("retry", "1", "2", folder=tmp_path)
-    behind = syncd("retry", "3", folder=tmp_path)
+    listed = syncd("list", "--state", "deferred", "--json", folder=tmp_path)
+    found = syncd("retry", "1", "2", "3", folder=tmp_path)
+    again = syncd("retry", "--all", folder=tmp_path)
+    due = syncd("retry", "2", folder=tmp_path)
     held = syncd("hold", "1", folder=tmp_path)
 
-    assert "patch 3 is pending: nothing to retry" in behind.stderr
-    assert (found.returncode, found.stdout) == (1, "retried 1 patch\n")
+    assert [row["id"] for row in lines(listed.stdout)] == [2, 3]
+    assert (found.returncode, found.stdout) == (1, "retried 2 patches\n")
+    assert (again.returncode, again.stdout) == (0, "retried 0 patches\n")
+    assert "patch 2 is pending: nothing to retry" in due.stderr
     assert found.stderr.splitlines()[-1] == (
         "syncd: patch 1 is pending: nothing to retry, it goes by itself: see `syncd why 1`"
     )

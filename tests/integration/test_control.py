@@ -357,6 +357,7 @@ async def test_the_operators_verbs_do_what_they_say(asking: Asking) -> None:
         "in_flight": 0,
         "superseded": 0,
         "unclear": 0,
+        "waiting": 0,
         "left_out": {"1": ["a"]},
     }
     assert [each["touched"] for each in (held, released, discarded)] == [1, 1, 1]

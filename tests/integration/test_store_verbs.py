@@ -84,9 +84,30 @@ async def test_retry_does_not_put_off_what_is_due_already(store: Store, wall: Wa
     await store.settle([deferred("r", 1, due_at=NOON)])
     wall.now = NOON + 5
 
-    await operate(store, "retry", EVERYTHING)
+    touched = await store.operate("retry", EVERYTHING, in_flight=())
 
+    assert (touched.touched, touched.waiting) == (0, 1)
     assert rows(store.path, "SELECT due_at FROM lanes") == [(NOON,)]
+
+
+async def test_retry_counts_each_deferred_patch_of_a_run_once_in_however_many_steps(
+    store: Store, wall: Wall
+) -> None:
+    """As `status` counts them; the run itself is due from the first step on."""
+    await store.accept([Patch("r", "n")] * (STEP_PATCHES + 1))
+    await store.settle([deferred("r", 1, due_at=NOON + 99)])
+
+    @asynccontextmanager
+    async def still() -> AsyncIterator[tuple[()]]:
+        wall.now += 1
+        yield ()
+
+    found = await store.read(lambda db: read.outbox(db, wall.now))
+    touched = await store.operate_in_steps("retry", EVERYTHING, still)
+    again = await store.operate_in_steps("retry", EVERYTHING, still)
+
+    assert found["outbox"]["deferred"] == touched.touched == STEP_PATCHES + 1
+    assert (again.touched, again.waiting) == (0, STEP_PATCHES + 1)
 
 
 async def test_hold_and_release_take_patches_out_of_the_way_and_back(store: Store) -> None:
