@@ -23,6 +23,7 @@ from syncd.relay import Relay
 from syncd.store import Place, Query, Selection, Store, StoreUnavailable, Verb, plan, read, why
 from syncd.store.accept import CUT_OFF
 from syncd.store.facts import PAUSED
+from syncd.verbs import operate
 
 log = structlog.get_logger()
 
@@ -256,13 +257,15 @@ class Control:
             reason=ask.get("reason"),
             everything=bool(ask.get("all")),
         )
-        touched = await self._store.operate_in_steps(
+        done = await operate(
+            self._store,
+            self._relay,
             cast("Verb", verb),
             selection,
-            self._relay.standing_still,
             force=bool(ask.get("force")),
         )
-        log.info("operator.verb", verb=verb, touched=touched.touched)
+        touched, sending = done.touched, self._sending()
+        log.info("operator.verb", verb=verb, touched=touched.touched, asked=done.asked)
         return _json(
             {
                 "touched": touched.touched,
@@ -271,6 +274,13 @@ class Control:
                 "unclear": touched.unclear,
                 "waiting": touched.waiting,
                 "left_out": {str(key): value for key, value in touched.left_out.items()},
+                "asked": done.asked,
+                "asked_with": done.asked_with,
+                "daemon": {
+                    "state": sending.state,
+                    "reason": sending.reason,
+                    "probe": sending.probe,
+                },
             }
         )
 

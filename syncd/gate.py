@@ -15,7 +15,7 @@ import structlog
 from asyncio_throttle.throttler import Throttler
 
 from syncd.core import backoff, breaker, pace, window
-from syncd.core.breaker import Breaker, Cause, Position
+from syncd.core.breaker import Breaker, Cause, Position, Probe
 from syncd.core.minute import Minute
 from syncd.core.outcome import (
     MAX_RETRY_AFTER_S,
@@ -171,7 +171,8 @@ class Gate:
         self._changed.set()
 
     def hurry(self) -> None:
-        """Something changed on our side (a new token): an open breaker probes at once."""
+        """Something changed on our side (a new token), or an operator asks: an open breaker
+        probes at once."""
         self._breaker = breaker.hurried(self._breaker, self._clock())
         self._changed.set()
 
@@ -226,6 +227,18 @@ class Gate:
     def lockout(self) -> Trouble | None:
         """The last answer by which sending is blocked; None while it is not."""
         return self._lockout if self.blocked else None
+
+    @property
+    def probe(self) -> Probe | None:
+        """What the end of an outage or a lockout hangs on; None where it is nothing of that, or a
+        pause or a silence has to end first."""
+        match self._breaker.position:
+            case Position.HALF_OPEN if not self._paused:
+                return Probe.OUT
+            case Position.OPEN if not self._paused and self._clock() >= self._closed_until:
+                return Probe.AWAITED
+            case _:
+                return None
 
     @property
     def is_open(self) -> bool:

@@ -35,6 +35,8 @@ class Lanes:
         self._exhausted = False
         self._next_due_at: float | None = None
         self._turns = 0
+        self._wanted: str | None = None
+        """The run that the next probe shall go to."""
         self._news = True
         """The outbox may have something that was not looked at."""
         self._moved = asyncio.Event()
@@ -77,6 +79,11 @@ class Lanes:
         self._next_due_at = due_at if known is None else min(known, due_at)
         self._moved.set()
 
+    def want(self, run: str | None) -> None:
+        """The next probe shall go to this run, if it can; None takes that back."""
+        self._wanted = run
+        self._moved.set()
+
     def may_go(self, slots: int) -> bool:
         """Whether `take` would give a lane."""
         return self._schedule.steady_ready > 0 or (
@@ -91,11 +98,21 @@ class Lanes:
         """
         turn_of_others = self._schedule.steady_ready > 0 and self._turns % FAILING_SHARE != 0
         self._turns += 1
+        self._wanted = None  # no probe is asked for any more
         return self._schedule.take(steady=turn_of_others or not self._room_for_failing(slots))
 
     def take_to_probe(self, *, last: bool) -> Lane | None:
-        """The lane whose answer tells most about the service: see `Schedule`."""
-        return self._schedule.take_to_probe(last=last)
+        """The lane that is wanted, or whose answer tells most about the service: see `Schedule`."""
+        return self._schedule.take_to_probe(last=last, wanted=self._wanted)
+
+    async def load_wanted(self) -> None:
+        """Load the run that the next probe shall go to, wherever it stands in line."""
+        if self._wanted is not None:
+            known = self._cursor
+            with suppress(StoreUnavailable):
+                lane = await self._store.lane(self._wanted)
+                if lane is not None and self._cursor is known:
+                    self._schedule.add([lane])
 
     async def load_last(self) -> None:
         """Load the last in line too, which may be far beyond the lanes that are read ahead."""

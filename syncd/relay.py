@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from syncd.core.answer import NoReply, NotSent, Reply
+from syncd.core.breaker import Probe
 from syncd.core.figures import RelayFigures
 from syncd.core.fold import Fold
 from syncd.core.liveness import Standing, Waits
@@ -117,6 +118,15 @@ class Relay:
         """There may be something new in the outbox. May be called often, may be lost."""
         self._lanes.wake()
 
+    def ask_at_once(self, run: str | None) -> bool:
+        """Let the next probe go to that run, if it can, and now. False if none goes now."""
+        if not (self._gate.down or self._gate.blocked):
+            return False
+        goes = self._gate.probe is Probe.AWAITED and not self._stopping.is_set()
+        self._lanes.want(run)
+        self._gate.hurry()
+        return goes
+
     @asynccontextmanager
     async def standing_still(self) -> AsyncIterator[frozenset[int]]:
         """While a verb changes rows: no request begins. Yields the patches in flight."""
@@ -211,6 +221,7 @@ class Relay:
                 self._gate.hurry()
             if self._gate.down:
                 await self._lanes.load_last()
+            await self._lanes.load_wanted()
             probe = await self._gate.enter()
             self._stepped(Waits.NOTHING)
             if self._turn.locked():
@@ -247,6 +258,8 @@ class Relay:
             self._gate.give_back(probe=probe)
             return
         lane.read_anew = False
+        if probe:
+            self._lanes.want(None)
         request = request_of(lane, folding=self.policy.fold)
         began = asyncio.get_running_loop().time()
         if request is None:

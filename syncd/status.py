@@ -113,7 +113,15 @@ class Status:
         if self.draining or self._gate.paused or self._relay.trouble or gate.breaker != "closed":
             rate = None
         by_api = state == "blocked" or (state == "waiting" and not self._relay.trouble)
-        sending = Sending(state, reason, closed, rate, figures.patches_per_request, by_api=by_api)
+        sending = Sending(
+            state,
+            reason,
+            closed,
+            rate,
+            figures.patches_per_request,
+            by_api=by_api,
+            probe=self._gate.probe if by_api else None,
+        )
         if not estimate.gets_through(sending, self._lately()):
             return replace(sending, requests_per_s=None)
         return sending

@@ -46,7 +46,9 @@ _force = click.option("--force", is_flag=True, help="Send also what newer patche
 def retry_command(**asked: Any) -> int:
     """Dead patches go back to pending; deferred ones are tried now.
 
-    What newer patches of the same run have set since is left out, and named.
+    While the API is failing or refuses the credentials it is asked at once, with one of them, and
+    the others go when it answers well. What newer patches of the same run have set since is left
+    out, and named.
     """
     return _operate("retry", **asked)
 
@@ -124,7 +126,10 @@ def _operate(
         click.echo(f"it was refused with {refusal}")
     for line in _left_alone(verb, before, asked_at, touched):
         click.echo(f"syncd: {line}", err=True)
-    return 1 if touched["touched"] + touched["superseded"] < len(set(ids)) else 0
+    done = touched["touched"] + touched["superseded"]
+    if verb == "retry" and _is_probed(touched):  # there was nothing else to be done for them
+        done += touched["waiting"]
+    return 1 if done < len(set(ids)) else 0
 
 
 def _before(to: Door, ids: tuple[int, ...]) -> dict[int, dict[str, Any] | None]:
@@ -150,13 +155,19 @@ def _left_alone(
             yield f"no patch {patch_id}: look with `syncd list`"
         elif patch["state"] not in (*STATES[verb], "in_flight"):
             yield f"patch {patch_id} is {patch['state']}: {verb} is not for it"
-        elif verb != "retry" or patch["state"] != "pending":
+        elif verb != "retry" or patch["state"] != "pending" or _is_probed(touched):
             continue
         elif none or (seconds_since(patch["next_attempt_at"], asked_at) or 0.0) >= 0:
+            stands = touched["daemon"]["state"] not in ("running", "stopped")
+            goes = "" if stands else ", it goes by itself"
             yield (
-                f"patch {patch_id} is pending: nothing to retry, it goes by itself:"
-                f" see `syncd why {patch_id}`"
+                f"patch {patch_id} is pending: nothing to retry{goes}: see `syncd why {patch_id}`"
             )
+
+
+def _is_probed(touched: dict[str, Any]) -> bool:
+    """Whether the API is asked now if sending may go on."""
+    return bool(touched["asked"]) or touched["daemon"]["probe"] == "out"
 
 
 def _refusal(to: Door, patch_id: int) -> str | None:
@@ -187,6 +198,23 @@ def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:
     for patch_id, keys in touched["left_out"].items():
         named = ", ".join(map(plain, keys))
         yield f"patch {patch_id} goes without {named}: set by newer patches"
+    if verb == "retry":
+        yield from _outlook(touched)
+
+
+def _outlook(touched: dict[str, Any]) -> Iterator[str]:
+    """When it goes, where that is not at once."""
+    daemon = touched["daemon"]
+    blocked = daemon["state"] == "blocked"
+    why = plain(daemon["reason"]) if blocked else "the API is failing"
+    goes = "what waits goes when it answers well"
+    if touched["asked"]:
+        run = touched["asked_with"] if not blocked else None  # then any request tells as much
+        yield f"{why}; it is asked at once{f', with {plain(run)}' if run else ''}, and {goes}"
+    elif daemon["probe"] == "out":
+        yield f"{why}; it is being asked at this moment, and {goes}"
+    elif daemon["state"] not in ("running", "stopped"):
+        yield f"nothing goes yet: {plain(daemon['reason'])}"
 
 
 def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +234,9 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
         "unclear": touched.unclear,
         "waiting": touched.waiting,
         "left_out": {str(patch_id): keys for patch_id, keys in touched.left_out.items()},
+        "asked": False,
+        "asked_with": None,
+        "daemon": {"state": "stopped", "reason": None, "probe": None},
     }
 
 

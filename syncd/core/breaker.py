@@ -22,6 +22,13 @@ class Cause(StrEnum):
     CREDENTIALS = "credentials"
 
 
+class Probe(StrEnum):
+    """What is to tell whether it may close."""
+
+    AWAITED = "awaited"  # it goes at its time, or at once if somebody hurries
+    OUT = "out"
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """The state of the breaker. Instants are seconds on one steady clock."""
@@ -108,7 +115,10 @@ def given_back(breaker: Breaker) -> Breaker:
 
 
 def hurried(breaker: Breaker, now: float) -> Breaker:
-    """Something changed on our side (a new token): probe at once."""
+    """Something changed on our side (a new token), or an operator asks: probe at once.
+
+    Should that fail, the next wait is as long as if it had gone at its time.
+    """
     if breaker.position is Position.OPEN:
         return replace(breaker, probe_at=now)
     return breaker

@@ -83,10 +83,13 @@ class Schedule:
                 lane = other
         return None if lane is None else self._taken(lane)
 
-    def take_to_probe(self, *, last: bool) -> Lane | None:
-        """The lane whose answer tells most about the service: of those that failed least the first
-        in line, or the last, for whatever is wrong with some may be wrong with their neighbours."""
+    def take_to_probe(self, *, last: bool, wanted: str | None = None) -> Lane | None:
+        """The wanted run's lane, if it may go; else the one whose answer tells most about the
+        service: of those that failed least the first in line, or the last, for whatever is wrong
+        with some may be wrong with their neighbours."""
         ready = list(self._all_ready())
+        if (asked := [lane for lane in ready if lane.run == wanted]) != []:
+            return self._taken(asked[0])
         fewest = min((lane.failures for lane in ready), default=0)
         found = [lane for lane in ready if lane.failures == fewest]
         lane = (max if last else min)(found, key=_rank, default=None)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from syncd.core.breaker import Probe
+
 
 @dataclass(frozen=True, slots=True)
 class Sending:
@@ -18,7 +20,9 @@ class Sending:
     patches_per_request: float = 1.0
     """As folding was lately."""
     by_api: bool = False
-    """It is an answer of the API that it stands still for."""
+    """It is an answer of the API that it stands still for …"""
+    probe: Probe | None = None
+    """… and this tells when that is over."""
 
 
 @dataclass(frozen=True, slots=True)

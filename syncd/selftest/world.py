@@ -20,6 +20,7 @@ from syncd.selftest.vendor import EPOCH, Vendor
 from syncd.selftest.witness import Witness
 from syncd.store import Selection, Store, StoreUnavailable, Verb
 from syncd.store.facts import PAUSED
+from syncd.verbs import operate
 
 T = TypeVar("T")
 
@@ -244,11 +245,10 @@ class World:
         verb = self._chance.choice(VERBS)
         run = f"run_{self._chance.randrange(self.plan.runs)}"
 
-        selection, still = Selection(run=run), up.relay.standing_still
         self.met["operation"] += 1
         with suppress(StoreUnavailable):
             self.met[verb] += await _unless_killed(
-                up, up.store.operate_in_steps(verb, selection, still)
+                up, operate(up.store, up.relay, verb, Selection(run=run))
             )
 
     async def _pause(self) -> None:

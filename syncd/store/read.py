@@ -73,6 +73,12 @@ def outbox(db: sqlite3.Connection, now: float) -> Row:
     }
 
 
+def anything_waits(db: sqlite3.Connection) -> bool:
+    """Whether a patch is pending, or in flight."""
+    (pending,) = db.execute("SELECT n FROM counters WHERE state = 'pending'").fetchone()
+    return bool(pending)
+
+
 def last_error(db: sqlite3.Connection) -> Row | None:
     """What went wrong last, whoever was to blame."""
     return _error(fact(db, LAST_ERROR))

@@ -41,6 +41,8 @@ class Touched:
     """Left alone, because what newer patches have set cannot be told from their metadata."""
     waiting: int = 0
     """Left as they are: pending and not deferred, so that there was nothing to retry."""
+    first: tuple[int, str] | None = None
+    """Of `retry`: the oldest patch that may go by now, and its run."""
     left_out: dict[int, list[str]] = field(default_factory=dict)
     """By patch: the keys that newer patches have set, which will not be sent."""
 
@@ -51,6 +53,7 @@ class Touched:
         self.superseded += more.superseded
         self.unclear += more.unclear
         self.waiting += more.waiting
+        self.first = min(filter(None, (self.first, more.first)), default=None)
         self.left_out |= more.left_out
 
 
@@ -81,6 +84,7 @@ def retry(
     touched = Touched()
     newer = _Newer(db, in_flight)
     for row in _youngest_first(_selected(db, selection, STATES["retry"])):
+        before = touched.touched + touched.waiting
         if row.id in in_flight:
             touched.in_flight += 1
         elif row.state == "dead":
@@ -92,6 +96,8 @@ def retry(
             ).rowcount
             touched.touched += deferred
             touched.waiting += not deferred
+        if touched.touched + touched.waiting > before:
+            touched.first = row.id, row.run
     return touched
 
 

@@ -491,7 +491,8 @@ def test_while_nothing_gets_through_neither_status_nor_why_names_an_end(tmp_path
 
 
 def test_one_run_that_fails_alone_has_no_end_in_status_nor_in_why(tmp_path: Path) -> None:
-    """The API is not taken to be down: its next try is known, and no more."""
+    """The API is not taken to be down: its next try is known, and no more. When it is, `retry` has
+    it asked at once."""
     with (
         start_sandbox(tmp_path, "--faults", "500=1") as sandbox,
         start_daemon(tmp_path, sandbox.url, retry={"base_s": 60.0, "cap_s": 60.0}) as daemon,
@@ -500,7 +501,25 @@ def test_one_run_that_fails_alone_has_no_end_in_status_nor_in_why(tmp_path: Path
         while not (status := daemon.status())["outbox"]["deferred"]:
             pass
         row = json.loads(daemon.syncd("why", "1", "--json").stdout)
+        daemon.insert(*((f"r{number}", "x", None) for number in range(20)))
+        while daemon.status()["daemon"]["state"] != "waiting":
+            pass
+        retried = daemon.syncd("retry", "21")
+        while daemon.status()["gate"]["closed_until"] is None:  # until that has failed, too
+            pass
+        sandbox.change(faults="")
+        all_of_it = daemon.syncd("retry", "--all")
+        waited = daemon.syncd("wait", "--all", "--timeout", "15")
 
+    assert (retried.returncode, retried.stdout, retried.stderr) == (
+        0,
+        "retried 0 patches\n"
+        "the API is failing; it is asked at once, with r19, and what waits goes when it answers"
+        " well\n",
+        "",
+    )
+    assert "the API is failing; it is asked at once, and what waits" in all_of_it.stdout
+    assert waited.returncode == 0, "a minute before the next try and the next probe"
     assert (status["daemon"]["state"], status["eta_s"]) == ("running", None)
     assert (row["daemon"]["state"], row["expected_s"]) == ("running", None)
     assert [cause["cause"] for cause in row["causes"]] == ["deferred"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import pytest
-from processes import Daemon, Sandbox, start_daemon, start_sandbox, syncd
+from processes import TOKEN, Daemon, Sandbox, start_daemon, start_sandbox, syncd
 from stores import NOON, Wall, dead, deferred, delivered, fill, opened
 
 from syncd.cli.door import read_row
@@ -413,7 +413,16 @@ def test_refused_credentials_are_named_with_the_answer(tmp_path: Path) -> None:
         (patch_id,) = enqueue(daemon, ("r", {"a": 1}))
         daemon.syncd("wait", "--patch", str(patch_id), "--timeout", "1")
         found = daemon.syncd("why", str(patch_id))
+        sandbox.change(token=TOKEN)
+        retried = daemon.syncd("retry", "--all")
+        waited = daemon.syncd("wait", "--patch", str(patch_id), "--timeout", "15")
 
+    assert retried.stdout == (
+        "retried 0 patches\n"
+        "the API does not accept the credentials: see the last error; it is asked at once,"
+        " and what waits goes when it answers well\n"
+    )
+    assert waited.returncode == 0
     assert found.returncode == 0
     assert "  blocked      the API does not accept the credentials" in found.stdout
     assert "http_401" in found.stdout

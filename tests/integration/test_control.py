@@ -23,6 +23,7 @@ from stores import dead, delivered, fill, insert, opened, rows, states
 
 from syncd import control
 from syncd.control import MAX_BODY_BYTES, Control
+from syncd.core.patch import Patch
 from syncd.core.sending import Sending
 from syncd.errors import SyncdError
 from syncd.listener import Listener
@@ -359,6 +360,9 @@ async def test_the_operators_verbs_do_what_they_say(asking: Asking) -> None:
         "unclear": 0,
         "waiting": 0,
         "left_out": {"1": ["a"]},
+        "asked": False,
+        "asked_with": None,
+        "daemon": {"state": "running", "reason": None, "probe": None},
     }
     assert [each["touched"] for each in (held, released, discarded)] == [1, 1, 1]
     assert states(store.path) == {1: "pending", 2: "delivered", 3: "pending", 4: "discarded"}
@@ -418,6 +422,47 @@ async def test_a_selection_of_nothing_touches_nothing(asking: Asking) -> None:
     await fill(asking.it.store, ("r", "{}"))
 
     assert (await asking.post("/verbs/discard", {}))["touched"] == 0
+
+
+async def test_a_retry_while_the_api_is_down_asks_it_at_once_with_what_is_meant(
+    tmp_path: Path,
+) -> None:
+    """However far back it stands. It is one request a time, and the next wait is no shorter."""
+    async with (
+        sandboxed(faults="503=1") as sandbox,
+        delivering(tmp_path / "s.db", sandbox, in_flight=8, base_s=60.0, cap_s=240.0) as it,
+        listening(tmp_path / "syncd.sock", it) as asking,
+    ):
+
+        async def stands(requests: int) -> list[str]:
+            await it.when(lambda: it.relay.figures.requests >= requests and not it.relay.in_flight)
+            return [request["run"] for request in await sandbox.requests()]
+
+        await it.accept(*[Patch(f"r{number}", "n") for number in range(400)])
+        await it.when(lambda: it.gate.down)
+        down = len(await stands(5))
+        one = await asking.post("/verbs/retry", {"ids": [381, 351]})
+        await stands(down + 1)
+        everything = await asking.post("/verbs/retry", {"all": True})
+        asked = await stands(down + 2)
+        trips, closed_for_s = it.gate.trips, it.gate.figures().closed_for_s
+        nobody = await asking.post("/verbs/retry", {"ids": [999]})
+        discarded = await asking.post("/verbs/discard", {"run": "r399"})
+        await sandbox.change(faults="")
+        run = await asking.post("/verbs/retry", {"run": "r370"})
+        done = await it.drained()
+        sent = await stands(down + 3)
+
+    assert (one["touched"], one["waiting"]) == (0, 2)
+    assert (one["asked"], one["asked_with"]) == (True, "r350")
+    assert (everything["asked"], everything["asked_with"]) == (True, None)
+    assert [nobody["asked"], discarded["asked"]] == [False, False]
+    assert (run["asked"], run["asked_with"]) == (True, "r370")
+    assert (len(asked), asked[down], sent[down + 2]) == (down + 2, "r350", "r370")
+    assert trips == 3
+    assert closed_for_s is not None
+    assert closed_for_s > 100
+    assert done["delivered"] == 399
 
 
 # Pause

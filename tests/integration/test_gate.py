@@ -15,6 +15,7 @@ import structlog
 from asyncio_throttle.throttler import Throttler
 
 from syncd.core.answer import Run
+from syncd.core.breaker import Probe
 from syncd.core.outcome import (
     MAX_RETRY_AFTER_S,
     Blame,
@@ -401,6 +402,24 @@ async def test_refused_credentials_block_everything_and_are_told_apart_from_an_o
     assert gate.blocked
     assert gate.leave("a", GOOD, probe=False) is True
     assert not gate.blocked
+
+
+@in_virtual_time
+async def test_it_tells_whether_somebody_can_hurry_the_probe() -> None:
+    """Not while one is out, and not while a pause or a silence has to end first."""
+    gate = a_gate(started=-10.0, cap_s=60.0)
+    told = [gate.probe]
+    await answered(gate, "a", LOCKED_OUT)
+    told.append(gate.probe)
+    gate.pause()
+    told.append(gate.probe)
+    gate.resume()
+    await gate.enter()
+    told.append(gate.probe)
+    gate.leave("a", later(3_000.0), probe=True)
+    told.append(gate.probe)
+
+    assert told == [None, Probe.AWAITED, None, Probe.OUT, None]
 
 
 @in_virtual_time

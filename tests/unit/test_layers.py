@@ -14,11 +14,14 @@ ADAPTERS = {
     *("api", "clock", "gate", "listener", "notify", "log", "metrics", "process"),
     *("spool", "formats", "store"),
 }
-SERVICES = {"intake", "relay", "fence", "lanes", "settler", "status", "control", "upkeep"}
+SERVICES = {
+    *("intake", "relay", "fence", "lanes", "settler"),
+    *("verbs", "status", "control", "upkeep"),
+}
 
 # What stands at the top of syncd/, and what each may import from there besides itself. An arrow
 # goes down or not at all: cli, daemon, services, adapters, core. `sandbox` is the vendor's side and
-# knows nothing of ours. `lanes` and `settler` are the relay's own; `control` and `fence` ask it to
+# knows nothing of ours. `lanes` and `settler` are the relay's own; `verbs` and `fence` ask it to
 # stand still. `syncd` itself (the version) is open to everyone but core.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -30,9 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fence": {"relay", "api", "gate", "store", *PURE},
     "lanes": {"store", *PURE},
     "settler": {"store", *PURE},
+    "verbs": {"relay", "store", *PURE},
     "status": {"relay", "gate", "spool", "store", *PURE},
     "upkeep": {"clock", "store", *PURE},
-    "control": {"listener", "relay", "spool", "formats", "gate", "store", *PURE},
+    "control": {"verbs", "listener", "relay", "spool", "formats", "gate", "store", *PURE},
     **dict.fromkeys(ADAPTERS, PURE),
     "config": PURE,
     "sandbox": {"core"},
