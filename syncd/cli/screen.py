@@ -133,8 +133,11 @@ def _advice(status: dict[str, Any], start: str) -> Iterator[tuple[str, str]]:
         yield "syncd resume", "sending is paused"
     if daemon["state"] == "blocked":
         yield "syncd check --online", "is it the token, the account or api.version?"
-    if outbox["deferred"]:
+    # While nothing goes nobody is deferred for long: what was comes to wait for the same as all.
+    if daemon["state"] == "running" and outbox["deferred"]:
         yield "syncd list --state deferred", "what is tried again, when, and why"
+    elif outbox["deferred"] or (daemon["state"] == "waiting" and outbox["pending"]):
+        yield "syncd list --state pending", "what waits, and what it was answered last"
     if outbox["dead"]:
         yield "syncd list --state dead", "what was refused, and why; then retry or discard"
     if outbox["held"]:

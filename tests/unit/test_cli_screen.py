@@ -157,7 +157,32 @@ def test_an_open_breaker_says_until_when() -> None:
     assert "in about 31 s" in text
     assert "30 s ago: http_503" in text
     assert "down\\x1b[2J for\\nmaintenance" in text
-    assert "syncd list --state deferred" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "pending", "deferred", "advised"),
+    [
+        ("running", 5, 2, "deferred"),
+        ("running", 5, 0, None),
+        ("waiting", 5, 2, "pending"),
+        ("waiting", 5, 0, "pending"),
+        ("waiting", 0, 0, None),
+        ("paused", 5, 2, "pending"),
+        ("paused", 5, 0, None),
+        ("stopped", 5, 2, "pending"),
+    ],
+)
+def test_the_list_that_is_advised_will_not_be_empty(
+    state: str, pending: int, deferred: int, advised: str | None
+) -> None:
+    """What is deferred while nothing goes is due in a moment, and goes no sooner for that."""
+    wrong = status(state=state, running=state != "stopped")
+    wrong["outbox"] |= {"pending": pending, "deferred": deferred, "oldest_pending_s": 9.0}
+
+    text = shown(wrong)
+
+    listed = [line.split()[3] for line in text.splitlines() if "syncd list --state" in line]
+    assert listed == ([advised] if advised else [])
 
 
 @pytest.mark.parametrize(
