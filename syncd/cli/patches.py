@@ -18,7 +18,8 @@ _ALL = (
     Column("ID", right=True),
     Column("RUN"),
     Column("STATE"),
-    Column("TRIES", right=True, spare=3, rare=True),
+    Column("ATTEMPTS", right=True, spare=3, rare=True),
+    Column("FAILURES", right=True, spare=3, rare=True),
     Column("NEXT", spare=5, rare=True),
     Column("ERROR", least=8, rare=True),
     Column("BATCH", least=8, middle=True, spare=1, rare=True),
@@ -28,7 +29,7 @@ _ALL = (
 _DEAD = (
     Column("ID", right=True),
     Column("RUN"),
-    Column("TRIES", right=True, spare=3, rare=True),
+    Column("ATTEMPTS", right=True, spare=3, rare=True),
     Column("BATCH", least=8, middle=True, spare=1, rare=True),
     Column("AGE", spare=4),
     Column("ERROR", least=8),
@@ -69,7 +70,10 @@ def list_command(
 
 
 def _cells(patch: dict[str, Any], now: float) -> dict[str, object]:
-    """What each column may hold. WATCHED: how long a late request may still set its run back."""
+    """What each column may hold. WATCHED: how long a late request may still set its run back.
+
+    ATTEMPTS and FAILURES are not added up: those are the patch's own, these of its run in a row.
+    """
     watched_s = -(seconds_since(patch["suspect_until"], now) or 0.0)
     until_s = -(seconds_since(patch["next_attempt_at"], now) or 0.0)
     deferred = patch["state"] == "pending" and until_s > 0
@@ -78,7 +82,8 @@ def _cells(patch: dict[str, Any], now: float) -> dict[str, object]:
         "ID": patch["id"],
         "RUN": patch["workflow_run_id"],
         "STATE": "deferred" if deferred else patch["state"].replace("_", " "),
-        "TRIES": patch["attempts"] + patch["failures"] or "",
+        "ATTEMPTS": patch["attempts"] or "",
+        "FAILURES": patch["failures"] or "",
         "NEXT": ago(patch["next_attempt_at"], now) if deferred else "",
         "ERROR": error.get("code") or patch["reason"] or "",
         "MESSAGE": error.get("message", ""),

@@ -138,8 +138,9 @@ def _settled(cause: Row, row: Row, now: float) -> str:
 
 
 def _dead(cause: Row, row: Row, now: float) -> str:
-    tries = row["patch"]["attempts"]
-    return f"parked {ago(cause['since'], now)}" + (f", after {tries} tries" if tries > 1 else "")
+    attempts = row["patch"]["attempts"]
+    after = f", after {attempts} attempts" if attempts > 1 else ""
+    return f"parked {ago(cause['since'], now)}{after}"
 
 
 def _in_flight(cause: Row, row: Row, now: float) -> str:

@@ -113,6 +113,8 @@ async def test_a_parked_patch_shows_the_answer_and_the_ways_out(tmp_path: Path) 
     async with opened(tmp_path / "s.db") as store:
         await fill(store, ("r", "{}"))
         await store.settle([dead("r", 1)])
+        await store.operate("retry", Selection(ids=(1,)), in_flight=())
+        await store.settle([dead("r", 1)])
 
         text = await shown(store, 1, now=NOON + 300)
 
@@ -121,7 +123,7 @@ async def test_a_parked_patch_shows_the_answer_and_the_ways_out(tmp_path: Path) 
         == """\
 patch 1 for r is dead
 
-  dead         parked 5 min ago
+  dead         parked 5 min ago, after 2 attempts
   last error   5 min ago: INVALID_REQUEST
                what the vendor said
                request id req_1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.cli.batches import _COLUMNS
-from syncd.cli.patches import _ALL, _DEAD
+from syncd.cli.patches import _ALL, _DEAD, _cells
 from syncd.cli.rows import show
 from syncd.cli.table import BLOCK, GAP, Column, fitted, shortened, table, width
 
@@ -93,7 +93,8 @@ def test_a_list_of_trouble_fits_80_columns_with_whole_ids() -> None:
         "ID": 1234,
         "RUN": run,
         "STATE": "deferred",
-        "TRIES": 12,
+        "ATTEMPTS": 1,
+        "FAILURES": 12,
         "NEXT": "in 12 s",
         "ERROR": "SERVICE_UNAVAILABLE",
         "BATCH": "customer-export-2026-11-24.jsonl",
@@ -106,6 +107,18 @@ def test_a_list_of_trouble_fits_80_columns_with_whole_ids() -> None:
 
         assert max(map(width, lines)) <= 80
         assert all(run in line and "1234" in line and "SERV" in line for line in lines[1:])
+
+
+def test_what_is_counted_of_a_patch_has_the_name_and_the_number_that_it_has_in_json() -> None:
+    """Answers that blame it, and failures of its run in a row: a sum of both would be neither."""
+    none = dict.fromkeys(("state", "suspect_until", "next_attempt_at", "last_error", "reason"))
+    patch = none | {"id": 1, "workflow_run_id": "r", "batch": None, "created_at": None}
+    patch |= {"state": "pending", "attempts": 1, "failures": 3}
+
+    shown = _cells(patch, 0.0)
+
+    assert (shown["ATTEMPTS"], shown["FAILURES"]) == (patch["attempts"], patch["failures"])
+    assert {"ATTEMPTS", "FAILURES"} <= {column.title for column in _ALL}
 
 
 @pytest.mark.parametrize("rare", [{"REJECTED"}, {"HELD", "DEAD", "REJECTED"}])
@@ -135,7 +148,8 @@ def test_a_run_id_that_is_too_long_breaks_its_own_line_only() -> None:
         "ID": 1234,
         "RUN": "workflow_run_1",
         "STATE": "deferred",
-        "TRIES": 12,
+        "ATTEMPTS": "",
+        "FAILURES": 12,
         "NEXT": "in 12 s",
         "ERROR": "TIMEOUT",
         "BATCH": "may.csv",
