@@ -351,6 +351,8 @@ def test_a_paused_patch_knows_its_place(daemon: Daemon) -> None:
 
 
 def test_a_run_in_trouble_says_when_it_is_tried_again_and_why(daemon: Daemon) -> None:
+    enqueue(daemon, ("why_well", {"k": 1}))  # something gets through: else no end is expected
+    daemon.syncd("wait", "--run", "why_well", "--timeout", "10")
     (patch_id,) = enqueue(daemon, ("why~503", {"k": 1}))
     daemon.syncd("wait", "--run", "why~503", "--timeout", "1")
 
