@@ -137,6 +137,8 @@ class Status:
             return "blocked", lockout(refusal.code)
         if trouble := self._relay.trouble:
             return "waiting", f"nothing can be written down: {trouble}"
+        if gate.breaker == "half-open":
+            return "waiting", "the API is failing; a probe is out"
         if gate.breaker != "closed":
             return "waiting", f"the API is failing; next probe at {closed_until or 'any moment'}"
         if closed_until is not None:

@@ -84,6 +84,8 @@ def _in_a_minute(per_s: float) -> int:
 
 def _breaker(gate: dict[str, Any], now: float) -> str:
     breaker = gate["breaker"].replace("_", " ")
+    if breaker == "half-open":
+        return "half-open, a probe is out"
     if not gate["closed_until"]:
         return f"{breaker}"
     if breaker == "closed":

@@ -170,9 +170,11 @@ def _apart(cause: Row, row: Row, now: float) -> str:
 
 
 def _deferred(cause: Row, row: Row, now: float) -> str:
+    # While nothing goes that instant brings no try.
+    next_try = "next try" if row["daemon"]["state"] == "running" else "its own wait ends"
     return (
         f"{many(cause['failures'], 'failure')} of its run in a row;"
-        f" next try {ago(cause['until'], now)}\n"
+        f" {next_try} {ago(cause['until'], now)}\n"
         f"{ago(cause['since'], now)}: {plain(cause['reason'])}"
     )
 
@@ -272,7 +274,9 @@ def _advice(row: Row) -> Iterator[tuple[str, str]]:
             yield "syncd resume", "sending is paused"
         elif daemon == "blocked":
             yield "syncd check --online", "is it the token, the account or api.version?"
-        if _state(row) == "deferred":
+        if row["daemon"]["probe"] == "awaited":
+            yield f"syncd retry {patch['id']}", "ask the API now"
+        elif _state(row) == "deferred" and daemon == "running":
             yield f"syncd retry --run {run}", "try now"
     if row["run"]["dead"] + row["run"]["held"] and state not in ("dead", "held"):
         yield f"syncd list --run {run}", "what is dead or held"

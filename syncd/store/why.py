@@ -51,6 +51,7 @@ def _why(db: sqlite3.Connection, run: str, patch_id: int | None, now: float, liv
             "running": sending.state != "stopped",
             "state": sending.state,
             "reason": sending.reason,
+            "probe": sending.probe,
             "last_error": read.last_error(db) if sending.by_api else None,
         },
     }

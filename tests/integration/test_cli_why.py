@@ -16,6 +16,7 @@ from stores import NOON, Wall, dead, deferred, delivered, fill, opened
 
 from syncd.cli.door import read_row
 from syncd.cli.why import page
+from syncd.core.breaker import Probe
 from syncd.core.outcome import Blame, Trouble
 from syncd.core.sending import Live, Out, Sending
 from syncd.core.settlement import Noted
@@ -23,6 +24,8 @@ from syncd.core.suspect import Suspect
 from syncd.store import Selection, Store, ahead, read, why
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
+TRIED, DUE = "next try in 9.0 s", "its own wait ends in 9.0 s"
+DOWN_NOW = Sending("waiting", "it fails", NOON + 60, by_api=True, probe=Probe.AWAITED)
 STATES = ("stopped", "draining", "paused", "blocked", "waiting")
 
 
@@ -63,16 +66,41 @@ patch 3 for r is deferred, here for 5.0 s
   older        2 of the same run goes first, in 1 request
   apart        it does not go along: gives an object or an array to a key that
                an earlier patch sets: a
-  deferred     2 failures of its run in a row; next try in 25 s
+  deferred     2 failures of its run in a row; its own wait ends in 25 s
                5.0 s ago: http_503: what the vendor said
   turn         1 request of other runs goes first; 1 of the 3 patches that wait
                stand before its run
   expected     in about 25 s
-  run          2 patches waiting, not cached yet
-
-Next:
-  syncd retry --run r   try now"""
+  run          2 patches waiting, not cached yet"""
     )
+
+
+@pytest.mark.parametrize(
+    ("sending", "deferred_s", "said", "advised"),
+    [
+        (Sending("running", requests_per_s=8.0), 9, TRIED, "syncd retry --run r try now"),
+        (Sending("running", requests_per_s=8.0), 0, None, None),
+        (DOWN_NOW, 9, DUE, "syncd retry 1 ask the API now"),
+        (DOWN_NOW, 0, None, "syncd retry 1 ask the API now"),
+        (replace(DOWN_NOW, state="blocked"), 0, None, "syncd retry 1 ask the API now"),
+        (replace(DOWN_NOW, probe=Probe.OUT), 9, DUE, None),
+        (Sending("paused", "by an operator"), 9, DUE, None),
+        (Sending("stopped", "it is down"), 9, DUE, None),
+    ],
+)
+async def test_a_retry_is_advised_where_it_would_be_a_try(
+    tmp_path: Path, sending: Sending, deferred_s: int, said: str | None, advised: str | None
+) -> None:
+    """And no try is foretold while nothing goes."""
+    async with opened(tmp_path / "s.db", Wall()) as store:
+        await fill(store, ("r", "{}"))
+        await store.settle([deferred("r", 1, due_at=NOON + deferred_s, failures=2)])
+
+        text = await shown(store, 1, sending=sending)
+
+    advice = [" ".join(line.split()) for line in text.splitlines() if "syncd retry" in line]
+    assert advice == ([advised] if advised else [])
+    assert [it for it in (TRIED, DUE) if it in text] == ([said] if said else [])
 
 
 async def test_the_next_to_go_is_told_so(tmp_path: Path) -> None:

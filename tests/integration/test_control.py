@@ -8,7 +8,8 @@ import resource
 import socket
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,14 @@ from stores import dead, delivered, fill, insert, opened, rows, states
 
 from syncd import control
 from syncd.control import MAX_BODY_BYTES, Control
+from syncd.core.breaker import Probe
+from syncd.core.outcome import Blame, Refused, Trouble, Unavailable
 from syncd.core.patch import Patch
 from syncd.core.sending import Sending
 from syncd.errors import SyncdError
 from syncd.listener import Listener
+from syncd.spool import Spool
+from syncd.status import Status
 from syncd.store import read
 from syncd.store.facts import PAUSED, fact
 
@@ -76,7 +81,9 @@ def sending() -> Sending:
 
 
 @asynccontextmanager
-async def listening(path: Path, it: Delivering) -> AsyncIterator[Asking]:
+async def listening(
+    path: Path, it: Delivering, sending: Callable[[], Sending] = sending
+) -> AsyncIterator[Asking]:
     """A control socket for the length of the block."""
 
     async def status() -> dict[str, Any]:
@@ -463,6 +470,39 @@ async def test_a_retry_while_the_api_is_down_asks_it_at_once_with_what_is_meant(
     assert closed_for_s is not None
     assert closed_for_s > 100
     assert done["delivered"] == 399
+
+
+async def test_a_probe_that_is_out_is_told_and_no_second_one_sent(tmp_path: Path) -> None:
+    failing = Unavailable(Trouble(Blame.SERVER, "http_503", "m"))
+    async with (
+        sandboxed() as sandbox,
+        delivering(tmp_path / "s.db", sandbox, base_s=60.0, cap_s=60.0) as it,
+    ):
+        spool = Spool(tmp_path, 1.0, 1)
+        status = Status(it.store, it.gate, it.relay, spool, troubles=tuple, wall=time.time)
+        for run in "abcab":
+            await it.gate.enter()
+            it.gate.leave(run, failing, probe=False)
+        awaited = status.sending()
+        it.gate.hurry()
+        await it.gate.enter()
+        await it.accept(Patch("r", "n"))
+        async with listening(tmp_path / "syncd.sock", it, status.sending) as asking:
+            retried = await asking.post("/verbs/retry", {"all": True})
+        sent = await sandbox.requests()
+        it.gate.leave("a", Refused(Trouble(Blame.PATCH, "c", "m")), probe=True)
+        await it.relay.recall()
+        await it.drained()
+        back = status.sending()
+
+    assert awaited.probe is Probe.AWAITED
+    assert (retried["asked"], sent) == (False, [])
+    assert retried["daemon"] == {
+        "state": "waiting",
+        "reason": "the API is failing; a probe is out",
+        "probe": "out",
+    }
+    assert (back.state, back.probe) == ("running", None)
 
 
 # Pause

@@ -153,6 +153,8 @@ def test_an_open_breaker_says_until_when() -> None:
     text = shown(waiting)
 
     assert "open, next probe in 30 s" in text
+    waiting["gate"]["breaker"] = "half-open"
+    assert "half-open, a probe is out\n" in shown(waiting)
     assert "5   the oldest for 90 s, 2 deferred\n" in text
     assert "in about 31 s" in text
     assert "30 s ago: http_503" in text
