@@ -108,10 +108,14 @@ def _merged(metadata: str | None, pairs: tuple[str, ...]) -> str | None:
         except ValueError as error:
             raise click.UsageError(f"--metadata must be a JSON object: {error}") from error
         values |= {key: orjson.Fragment(bytes(value)) for key, value in given.items()}
+    seen: set[str] = set()
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise click.UsageError(f"--set {plain(pair)}: must be KEY=VALUE")
+        if key in seen:
+            raise click.UsageError(f"--set {plain(key)}: is there twice: set each key once")
+        seen.add(key)
         if _is_json(value):
             values[key] = orjson.Fragment(value.strip())
         else:

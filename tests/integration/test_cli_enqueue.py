@@ -44,6 +44,17 @@ def test_numbers_stay_as_they_were_typed(tmp_path: Path) -> None:
     assert '"metadata":{"a":1.50,"b":1E2}' in listed
 
 
+def test_a_key_that_is_set_twice_is_wrong_usage(tmp_path: Path) -> None:
+    """Nobody means that: one of the two is mistyped, and which one cannot be told."""
+    found = syncd(
+        "enqueue", "run_1", "--set", "a=1", "--set", "b=1", "--set", "a=2", folder=tmp_path
+    )
+
+    assert found.returncode == 2
+    assert "--set a: is there twice" in found.stderr
+    assert found.stdout == ""
+
+
 @pytest.mark.parametrize("value", ["[a, b]", '{"a": 1', '"open', "1e999"])
 def test_what_looks_like_json_and_is_not_is_told(tmp_path: Path, value: str) -> None:
     found = syncd("enqueue", "run_1", "--set", f"k={value}", folder=tmp_path)
