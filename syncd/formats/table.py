@@ -17,6 +17,7 @@ csv.field_size_limit(MAX_PIECE)  # the module's own, 128 KiB, would end a record
 
 _TEXT, _JSON = "metadata.", "metadata:json."
 _PLAIN = ("workflow_run_id", "name", "idempotency_key", "priority")
+_KNOWN = (*_PLAIN, f"{_TEXT}KEY", f"{_JSON}KEY")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
@@ -120,7 +121,10 @@ def _columns(records: "_Records") -> Columns:
         else:
             plain[title] = index
     if "workflow_run_id" not in plain:
-        raise Unreadable('there is no column "workflow_run_id"')
+        raise Unreadable(
+            'there is no column "workflow_run_id": the first line must name the columns: known are '
+            + ", ".join(_KNOWN)
+        )
     count = len(header)
     return Columns(count, itemgetter(*(plain.get(field, count) for field in _PLAIN)), metadata)
 
@@ -129,9 +133,7 @@ def _unknown(title: str) -> str:
     separator = next((mark for mark in ";\t|" if mark in title), None)
     if separator is not None and title.startswith("workflow_run_id"):
         return f"the columns are separated by {quoted(separator)}: save it with commas"
-    return (
-        f"unknown column {quoted(title)}: {nearest(title, (*_PLAIN, _TEXT + 'KEY', _JSON + 'KEY'))}"
-    )
+    return f"unknown column {quoted(title)}: {nearest(title, _KNOWN)}"
 
 
 class _Broken(ValueError):

@@ -139,7 +139,7 @@ LONG = '{"a":"' + "é" * ((MAX_METADATA_BYTES - 8) // 2) + 'x"}'  # one byte too
 REFUSED = [
     (("", "n", None, None, 0), "workflow_run_id must be 1 to 255 characters"),
     (("r" * 256, "n", None, None, 0), "workflow_run_id must be 1 to 255 characters"),
-    ((None, "n", None, None, 0), "NOT NULL constraint failed: outbox.workflow_run_id"),
+    ((None, "n", None, None, 0), "workflow_run_id is missing"),
     ((b"r", "n", None, None, 0), "cannot store BLOB value in TEXT column outbox.workflow_run_id"),
     (("a\nb", "n", None, None, 0), "workflow_run_id must not contain control characters"),
     (("a\x00b", "n", None, None, 0), "workflow_run_id must not contain control characters"),
@@ -166,7 +166,7 @@ REFUSED = [
     (("r", "n", None, "", 0), "idempotency_key must be 1 to 255 characters"),
     (("r", "n", None, "k" * 256, 0), "idempotency_key must be 1 to 255 characters"),
     (("r", "n", None, "k\x00", 0), "idempotency_key must be 1 to 255 characters"),
-    (("r", "n", None, None, None), "NOT NULL constraint failed: outbox.priority"),
+    (("r", "n", None, None, None), "priority must be an integer: leave the column out for 0"),
     (("r", "n", None, None, 1.5), "cannot store REAL value in INTEGER column outbox.priority"),
     (("r", "n", None, None, "x"), "cannot store TEXT value in INTEGER column outbox.priority"),
 ]
@@ -361,7 +361,7 @@ async def test_the_table_goes_on_refusing_after_many_have_come_at_once(store: St
     def spoil(db: sqlite3.Connection) -> None:
         accept(db, [*many, Patch("r", "1", priority=None)], None, NOON)  # type: ignore[arg-type]
 
-    with pytest.raises(sqlite3.IntegrityError, match="NOT NULL"):
+    with pytest.raises(sqlite3.IntegrityError, match="priority must be an integer"):
         await store._writer.atomic(spoil)
     with pytest.raises(sqlite3.IntegrityError, match=r"must not be \. or \.\."):
         await store.accept([Patch("..", "1")])

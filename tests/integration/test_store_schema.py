@@ -245,7 +245,7 @@ def test_first_opens_at_once_make_one_database(tmp_path: Path, attempt: int) -> 
 def test_a_database_of_the_second_version_is_taken_along(tmp_path: Path, second: str) -> None:
     """For a while the second migration had made the third one's index too."""
     path = made(tmp_path / "syncd.db")
-    changed(path, "DROP TRIGGER outbox_long_name", second, "PRAGMA user_version = 2")
+    changed(path, "DROP TRIGGER outbox_refused", second, "PRAGMA user_version = 2")
 
     with closing(open_writer(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (schema.newest(),)

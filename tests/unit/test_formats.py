@@ -414,7 +414,11 @@ def test_a_priority_is_an_integer(priority: str) -> None:
     [
         ("", "empty"),
         ("\n", 'no column "workflow_run_id"'),
-        ("name", 'no column "workflow_run_id"'),
+        (
+            "name",
+            'no column "workflow_run_id": the first line must name the columns: known are work',
+        ),
+        ("run,name", 'unknown column "run": known are workflow_run_id, name, idempotency_key, '),
         ("workflow_run_id,nmae", 'unknown column "nmae": did you mean "name"?'),
         ("workflow_run_id,metadata", 'did you mean "metadata.KEY"?'),
         ("workflow_run_id,metadata.", "unknown column"),
