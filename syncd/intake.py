@@ -131,7 +131,8 @@ class Intake:
             return False  # its producer, or an operator, has taken it back
         except OSError as error:
             self._is_growing |= isinstance(error, BlockingIOError)
-            why = error.strerror or str(error)
+            hindrance = await self._in_thread(self._spool.hindrance, error)
+            why = hindrance or error.strerror or str(error)
             if self._left_before.get(name) != why:
                 log.warning("file.left", file=printable(name), error=why)
             self._left[name] = why
@@ -294,9 +295,10 @@ class Intake:
             try:
                 result = await step()
             except (OSError, StoreUnavailable) as error:
+                why = await self._why(error)
                 if self._trouble is None:
-                    log.warning("intake.waits", error=str(error))
-                self._trouble = str(error)
+                    log.warning("intake.waits", error=why)
+                self._trouble = why
             else:
                 if self._trouble is not None:
                     log.warning("intake.goes_on")
@@ -306,6 +308,12 @@ class Intake:
             with suppress(OSError):  # a folder may be what is missing
                 await self._in_thread(self._spool.prepare)
         raise AssertionError("the delays never end")
+
+    async def _why(self, error: OSError | StoreUnavailable) -> str:
+        """What everything waits for, as a person reads it: what, where, what to do."""
+        if isinstance(error, StoreUnavailable):
+            return str(error)
+        return await self._in_thread(self._spool.hindrance, error) or told(error)
 
     async def _in_thread(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step off the event loop. Cancelled, it returns only when the step has ended."""
@@ -318,6 +326,14 @@ class Intake:
             await asyncio.wait({task})
             task.exception()  # seen: it was interrupted
             raise
+
+
+def told(error: OSError) -> str:
+    """A failure of the spool's disk in one line."""
+    place = error.filename2 or error.filename or "the spool"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free space" if full else "mend the file system, or what is there"
+    return f"{printable(str(place))}: {error.strerror or error}: {advice}"
 
 
 def pause_after(turn_s: float) -> float:

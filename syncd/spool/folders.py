@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from syncd.spool.writers import may_ask, writer_of
 
 NAME_MAX = 255  # bytes
 _SUFFIX = re.compile(r"(\.[^.]+)?(\.gz)?$", re.IGNORECASE)
+_OF_FOLDERS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -120,6 +122,23 @@ class Spool:
             (self._rejected, 0o750),
         ):
             folder.mkdir(mode, exist_ok=True)
+
+    def hindrance(self, error: OSError) -> str | None:
+        """Which of the folders has made a call fail, and what to do; None if that is not it."""
+        if error.errno not in _OF_FOLDERS:
+            return None
+        for folder in (self.path, self.incoming, self.taking, self.done, self._rejected):
+            try:
+                mode = folder.stat().st_mode
+            except FileNotFoundError:
+                continue  # it is made anew
+            except OSError as unseen:
+                return f"{folder}: {unseen.strerror}: let the daemon's user get there"
+            if not stat.S_ISDIR(mode):
+                return f"{folder}: not a folder: move it away"
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                return f"{folder}: {_denied(folder)}"
+        return None
 
     def waiting(self) -> int:
         """Files that are not wholly taken in. One that is being moved may be counted twice."""
@@ -301,6 +320,13 @@ class Spool:
 def printable(name: str) -> str:
     """A file's name as text: bytes that are not UTF-8 appear as \\xNN."""
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _denied(folder: Path) -> str:
+    with suppress(OSError):  # a disk that is gone
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return "on a read-only file system: mount it for writing"
+    return "permission denied: let the daemon's user read and write it"
 
 
 def _open(path: Path) -> SpoolFile:

@@ -538,6 +538,33 @@ async def test_a_file_that_cannot_be_moved_stays_and_is_tried_again(
     assert rows_of(store) == [row(1)]
 
 
+@pytest.mark.parametrize("since", ["the start", "later"])
+async def test_a_folder_that_is_a_file_is_told_and_waited_for(
+    store: FragileStore, spool: Spool, since: str
+) -> None:
+    """In words: which one, and what to do; not as the error of some rename."""
+    if since == "the start":
+        spool.done.rmdir()
+        spool.done.write_text("")
+    intake = intake_of(store, spool)
+
+    async with running(intake, spool):
+        if since == "later":
+            await intake.watching.wait()
+            spool.done.rmdir()
+            spool.done.write_text("")
+        drop(spool, "a.jsonl", GOOD)
+        async with asyncio.timeout(SOON_S):
+            while not (trouble := intake.figures.trouble):  # noqa: ASYNC110  a fact, no event
+                await asyncio.sleep(0)
+        spool.done.unlink()
+        await store.closing.wait()
+
+    assert trouble == f"{spool.done}: not a folder: move it away"
+    assert intake.figures.trouble is None
+    assert tree(spool.done) == {"a.jsonl": GOOD}
+
+
 async def test_missing_folders_are_made_again(store: FragileStore, spool: Spool) -> None:
     async with running(intake_of(store, spool), spool) as moves:
         drop(spool, "a.jsonl", GOOD)

@@ -18,8 +18,13 @@ pytestmark = pytest.mark.skipif(
 
 def as_anybody(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run one command as somebody for whom modes count."""
+    return anybody("-m", "syncd", *arguments, folder=folder)
+
+
+def anybody(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The same for any Python."""
     return subprocess.run(
-        [*(GIVE_UP if os.geteuid() == 0 else ()), sys.executable, "-m", "syncd", *arguments],
+        [*(GIVE_UP if os.geteuid() == 0 else ()), sys.executable, *arguments],
         env=environment(folder, SYNCD_API__TOKEN="t"),
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -75,6 +80,29 @@ def test_check_knows_that_a_start_mends_the_mode_of_its_own_database(tmp_path: P
     (tmp_path / "state/syncd/syncd.db").chmod(0o400)
 
     assert as_anybody("check", folder=tmp_path).returncode == 0
+
+
+SPOOL = """
+import errno, sys
+from pathlib import Path
+from syncd.spool import Spool
+
+spool = Spool(Path(sys.argv[1]), 1.0, 1)
+spool.prepare()
+spool.done.chmod(0o555)
+print(spool.hindrance(OSError(errno.EACCES, "")))
+print(spool.hindrance(OSError(errno.ENOSPC, "")))
+"""
+
+
+def test_a_folder_of_the_spool_that_is_closed_is_named(tmp_path: Path) -> None:
+    """And is not blamed for what is no matter of folders."""
+    spool = tmp_path / "spool"
+
+    found = anybody("-c", SPOOL, str(spool), folder=tmp_path).stdout.splitlines()
+
+    denied = "permission denied: let the daemon's user read and write it"
+    assert found == [f"{spool / 'done'}: {denied}", "None"]
 
 
 @pytest.mark.parametrize("command", ["list", "enqueue r --name y", "pause"])
