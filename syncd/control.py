@@ -195,14 +195,7 @@ class Control:
         batch_id = _whole(request.query.get("batch_id"), 0)
         accepted = await self._store.accept(patches, Place(batch_id) if batch_id else None)
         self._relay.wake()
-        return _json(
-            {
-                "accepted": accepted.accepted,
-                "duplicates": accepted.duplicates,
-                "first_id": accepted.first_id,
-                "last_id": accepted.last_id,
-            }
-        )
+        return _json(accepted)
 
     async def _open_batch(self, request: web.Request) -> web.StreamResponse:
         """The command leaves its request open: if that ends before the batch, it was killed."""
@@ -243,8 +236,7 @@ class Control:
             raise web.HTTPBadRequest(text="rejected must be a whole number, 0 or more")
         batch_id = _whole(request.match_info["id"], 0)
         self.attended.discard(batch_id)
-        await self._store.close_batch(batch_id, rejected, refused=refused)
-        return _json({})
+        return _json(await self._store.close_batch(batch_id, rejected, refused=refused))
 
     async def _operate(self, request: web.Request) -> web.Response:
         verb = request.match_info["verb"]

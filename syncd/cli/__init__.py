@@ -13,6 +13,7 @@ from importlib import import_module
 import click
 
 from syncd import __version__
+from syncd.cli.signals import INTERRUPTED, Stopped
 from syncd.errors import ConfigError, SyncdError
 
 # In the order in which a newcomer meets them.
@@ -38,8 +39,6 @@ COMMANDS = {
     "check": "syncd.cli.check",
     "selftest": "syncd.cli.selftest",
 }
-
-INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -98,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _failed(error.errors, error.exit_code)
     except SyncdError as error:
         code = _failed([str(error)], error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        code = _stopped(error)
     except BrokenPipeError:
         # Whoever read our output has left. What is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -111,6 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _failed(["no space left to write this to; what was done holds"], 1)
     sys.exit(code)
+
+
+def _stopped(error: BaseException) -> int:
+    """The code that a shell gives to what a signal has ended."""
+    by = error.__cause__ if isinstance(error, click.Abort) else error
+    return by.exit_code if isinstance(by, Stopped) else INTERRUPTED
 
 
 def _refused(error: click.UsageError) -> int:

@@ -12,7 +12,9 @@ from syncd.cli.door import Door, door
 from syncd.cli.options import config_option, json_option, text
 from syncd.cli.outbox import outbox
 from syncd.cli.printing import plain
+from syncd.cli.wire import Down, WentAway
 from syncd.core.patch import Invalid, Patch, fit
+from syncd.errors import SyncdError
 
 
 @click.command("enqueue")
@@ -76,8 +78,14 @@ def enqueue_command(
 
 
 def _enqueue_one(to: Door, patch: Patch, *, as_json: bool) -> int:
-    with outbox(to) as box:
-        taken = box.accept([patch])
+    try:
+        with outbox(to) as box:
+            taken = box.accept([patch])
+    except WentAway as error:
+        if isinstance(error, Down):
+            raise
+        told = f"{error.what}: `syncd list --run {plain(patch.workflow_run_id)}` tells if it is in"
+        raise SyncdError(told) from error
     if as_json:
         click.echo(json.dumps(asdict(taken)))
     elif taken.accepted:

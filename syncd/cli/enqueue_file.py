@@ -1,96 +1,137 @@
 """`syncd enqueue --file`: a file or a pipe into the outbox, part by part, with its progress."""
 
-import json
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import click
 
 from syncd.cli.door import Door
-from syncd.cli.outbox import PART_PATCHES, ByDaemon, ByFile, Taken, outbox, parts
+from syncd.cli.outbox import ByDaemon, ByFile, Part, outbox, parts
 from syncd.cli.printing import many, plain
+from syncd.cli.signals import Stopped, heeding, ignore
+from syncd.cli.tally import NAMED, Tally, in_json, in_words, so_far, to_show
+from syncd.cli.wire import Down, Mute, WentAway
 from syncd.errors import SyncdError
-from syncd.formats import Chunk, Format, Kind, Reject, format_of, read
-
-NAMED = 20  # rejected lines shown to people
-KEPT = 1000  # rejected lines in --json
+from syncd.formats import Format, Kind, format_of, read
 
 _GZIP = b"\x1f\x8b"
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(slots=True)
-class Tally:
-    """How far it is."""
+class Course:
+    """Where the file is, for whoever ends it."""
 
-    name: str
-    taken: Taken = field(default_factory=Taken)
-    rejected: int = 0
-    rejects: list[Reject] = field(default_factory=list)
-    """The first of them."""
-    on_its_way: int = 0
-    """Handed in, and not yet known to be accepted."""
-    line: int = 0
-    """Lines of the file that are done with."""
+    tally: Tally
 
 
 def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool) -> int:
     """Hand in a file's patches in order. Returns 1 if any of its lines was rejected."""
-    tally = Tally("stdin" if path == "-" else plain(Path(path).name))
-    limit = to.config.spool.max_file_bytes
-    # Who ends it in a friendly way is told as much as who presses Ctrl-C, and so is the batch.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    course = Course(Tally("stdin" if path == "-" else plain(Path(path).name)))
     try:
-        with _file(path) as file:
+        with heeding(*_ENDING), _file(path) as file:
             kind = _format(path, format_name, file)
-            chunks = read(file, kind, rows=PART_PATCHES, limit=limit)
-            with (
-                outbox(to) as box,
-                _progress(file) as progress,
-                closing(_hand_in(box, chunks, tally)) as handed_in,
-            ):
-                for chunk in handed_in:
-                    progress(tally)
+            course.tally = replace(course.tally, kind=kind.kind)
+            chunks = read(file, kind, rows=1, limit=to.config.spool.max_file_bytes)
+            with outbox(to) as box, _progress(file) as progress:
+
+                def show(part: Part) -> None:
+                    progress(course.tally)
                     if not as_json:
-                        _show_rejects(tally, chunk)
-    except SyncdError as error:
-        raise SyncdError(f"{tally.name}: {error}{_so_far(tally)}") from error
-    except KeyboardInterrupt:
-        click.echo(f"syncd: {tally.name}: stopped{_so_far(tally)}{_perhaps(tally)}", err=True)
-        raise
-    click.echo(_as_json(tally) if as_json else _said(tally))
+                        _show_rejects(course.tally, part)
+
+                _hand_in(to, box, parts(chunks), course, show)
+    except (SyncdError, Stopped) as error:
+        tally = replace(course.tally, why=_why(error))
+        if as_json:
+            click.echo(in_json(tally))
+        what = "stopped" if isinstance(error, Stopped) else tally.why
+        told = f"{tally.name}: {what} ({so_far(tally)})"
+        if isinstance(error, SyncdError):
+            raise SyncdError(told) from error
+        click.echo(f"syncd: {told}", err=True)
+        return error.exit_code
+    tally = course.tally
+    if not as_json and tally.rejected > NAMED:
+        click.echo(f"… and {many(tally.rejected - NAMED, 'line')} more", err=True)
+    click.echo(in_json(tally) if as_json else in_words(tally))
     return 1 if tally.rejected else 0
 
 
 def _hand_in(
-    box: ByDaemon | ByFile, chunks: Iterator[Chunk], tally: Tally
-) -> Generator[Chunk, None, None]:
-    """Each chunk, once it is in the outbox. Nobody waits for a file that broke off."""
+    to: Door,
+    box: ByDaemon | ByFile,
+    parts: Iterator[Part],
+    course: Course,
+    show: Callable[[Part], None],
+) -> None:
+    """Part by part into the outbox. Nobody waits for a file that broke off."""
     batch_id: int | None = None
     try:
-        for chunk in chunks:
-            if chunk.patches and batch_id is None:
-                batch_id = box.open_batch(tally.name)
-            for part in parts(chunk.patches):
-                tally.on_its_way = len(part)
-                tally.taken += box.accept(part, batch_id)
-                tally.on_its_way = 0
-            tally.rejected += len(chunk.rejects)
-            tally.rejects += chunk.rejects[: KEPT - len(tally.rejects)]
-            tally.line = chunk.end.line
-            yield chunk
+        for part in parts:
+            if part.patches:
+                if batch_id is None:
+                    batch_id = box.open_batch(course.tally.name)
+                course.tally = course.tally.sends(part)
+                course.tally = course.tally.accepts(box.accept(part.patches, batch_id))
+            else:
+                course.tally = course.tally.passes(part)
+            show(part)
+        if batch_id is not None:
+            _close(to, box, batch_id, course.tally)
     except BaseException as error:
         if batch_id is not None:
-            with suppress(SyncdError):
-                box.leave_batch(batch_id, tally.rejected, _why(error))
+            course.tally = _left(to, box, batch_id, course.tally, error)
         raise
-    if batch_id is not None:
+    ignore(*_ENDING)  # too late: all of it is in
+
+
+def _close(to: Door, box: ByDaemon | ByFile, batch_id: int, tally: Tally) -> None:
+    """The whole file was handed in, whoever can be told so."""
+    try:
         box.close_batch(batch_id, tally.rejected)
+    except WentAway as error:
+        if isinstance(error, Mute):
+            raise
+        with outbox(to) as another:
+            another.close_batch(batch_id, tally.rejected)
+
+
+def _left(
+    to: Door, box: ByDaemon | ByFile, batch_id: int, tally: Tally, error: BaseException
+) -> Tally:
+    """The rest of the file will not come. How much of it is in tells who closes its batch.
+
+    A daemon that is gone does not write any more, unless it still has its lock: the next one, or
+    this command, closes the batch for it. One that is there may yet do what nobody waited for.
+    """
+    from syncd.store.errors import SQLITE_ERRORS
+    from syncd.store.lock import is_in_use
+
+    done, hangs = isinstance(box, ByFile) or not isinstance(error, Mute | Stopped), False
+    try:
+        found = box.leave_batch(batch_id, tally.rejected, _why(error))
+        return tally.finds(found, final=done)
+    except Mute:
+        hangs = True
+    except (SyncdError, *SQLITE_ERRORS):
+        pass
+    if not isinstance(error, WentAway | Stopped) or isinstance(error, Down):
+        tally = tally.refused()  # or never asked for
+    if hangs or isinstance(box, ByFile):
+        return tally
+    with suppress(SyncdError):
+        gone = not is_in_use(to.paths.store)
+        with outbox(to) as another:
+            found = another.leave_batch(batch_id, tally.rejected, _why(error))
+        tally = tally.finds(found, final=gone and isinstance(another, ByFile))
+    return tally
 
 
 def _why(error: BaseException) -> str:
@@ -98,6 +139,8 @@ def _why(error: BaseException) -> str:
     from syncd.store.accept import CUT_OFF, INTERRUPTED
 
     match error:
+        case WentAway():
+            return error.what
         case SyncdError():
             return str(error)
         case KeyboardInterrupt():
@@ -158,49 +201,6 @@ def _progress(file: BinaryIO) -> Iterator[Progress]:
         yield show
 
 
-def _show_rejects(tally: Tally, chunk: Chunk) -> None:
-    before = tally.rejected - len(chunk.rejects)
-    for reject in chunk.rejects[: max(0, NAMED - before)]:
+def _show_rejects(tally: Tally, part: Part) -> None:
+    for reject in to_show(tally, part):
         click.echo(f"{tally.name}:{reject.line}: {plain(reject.reason)}", err=True)
-
-
-def _so_far(tally: Tally) -> str:
-    if not tally.taken.accepted:
-        return " (nothing was accepted)"
-    return f" ({many(tally.taken.accepted, 'patch')} accepted, up to line {tally.line})"
-
-
-def _perhaps(tally: Tally) -> str:
-    """What was handed in when the command was interrupted, its answer still to come."""
-    if not tally.on_its_way:
-        return ""
-    return f", and perhaps {many(tally.on_its_way, 'patch')} more: see `syncd batches`"
-
-
-def _said(tally: Tally) -> str:
-    taken = tally.taken
-    if tally.rejected > NAMED:
-        click.echo(f"… and {many(tally.rejected - NAMED, 'line')} more", err=True)
-    batch = f" as batch {tally.name}" if taken.accepted or taken.duplicates else ""
-    counts = (
-        f"accepted {many(taken.accepted, 'patch')}{batch}",
-        f"{many(taken.duplicates, 'duplicate')} skipped" if taken.duplicates else "",
-        f"rejected {many(tally.rejected, 'line')}" if tally.rejected else "",
-    )
-    return ", ".join(filter(None, counts))
-
-
-def _as_json(tally: Tally) -> str:
-    found = {
-        "accepted": tally.taken.accepted,
-        "duplicates": tally.taken.duplicates,
-        "first_id": tally.taken.first_id,
-        "last_id": tally.taken.last_id,
-        "batch": tally.name,
-        "rejected_count": tally.rejected,
-        "rejected": [
-            {"line": reject.line, "reason": reject.reason, "input": reject.input}
-            for reject in tally.rejects
-        ],
-    }
-    return json.dumps(found, ensure_ascii=False)

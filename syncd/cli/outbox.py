@@ -2,17 +2,18 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
 
 from syncd.cli.door import Door, must_be_there, opened
-from syncd.cli.wire import PATIENT_S
+from syncd.cli.wire import PATIENT_S, Down
 from syncd.core.patch import Patch, compact
 from syncd.errors import SyncdError
+from syncd.formats import Chunk, Reject
 
 T = TypeVar("T")
 
@@ -54,17 +55,35 @@ def outbox(to: Door) -> "Iterator[ByDaemon | ByFile]":
         yield ByFile(db)
 
 
-def parts(patches: Sequence[Patch]) -> Iterator[Sequence[Patch]]:
-    """Runs of patches that are small enough for one request, or one transaction."""
-    begin = size = 0
-    for index, patch in enumerate(patches):
-        more = len(line(patch))
-        if index - begin == PART_PATCHES or (size and size + more > PART_BYTES):
-            yield patches[begin:index]
-            begin, size = index, 0
+@dataclass(slots=True)
+class Part:
+    """What of a file goes in one request, or one transaction, and what is rejected among it."""
+
+    patches: list[Patch] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    pieces: int = 0
+    line: int = 0
+    """Lines of the file up to its end."""
+
+
+def parts(chunks: Iterable[Chunk]) -> Iterator[Part]:
+    """A file's parts out of its pieces, each a chunk of its own: so each part's end is known."""
+    part, size = Part(), 0
+    for chunk in chunks:
+        more = sum(len(line(patch)) for patch in chunk.patches)
+        if part.patches and size + more > PART_BYTES:
+            yield part
+            part, size = Part(), 0
+        part.patches += chunk.patches
+        part.rejects += chunk.rejects
+        part.pieces += len(chunk.patches) + len(chunk.rejects)
+        part.line = chunk.end.line
         size += more
-    if begin < len(patches):
-        yield patches[begin:]
+        if part.pieces == PART_PATCHES:
+            yield part
+            part, size = Part(), 0
+    if part.pieces or part.line:
+        yield part
 
 
 def line(patch: Patch) -> bytes:
@@ -98,7 +117,7 @@ class ByDaemon:
         return int(self._there(answer)["batch_id"])
 
     def accept(self, patches: Sequence[Patch], batch_id: int | None = None) -> Taken:
-        """One of `parts`, in one transaction."""
+        """The patches of one part, in one transaction."""
         target = "/enqueue" if batch_id is None else f"/enqueue?batch_id={batch_id}"
         return Taken(**self._tell(target, b"".join(map(line, patches))))
 
@@ -106,19 +125,19 @@ class ByDaemon:
         """The whole file was handed in, but for so many of its lines."""
         self._close(batch_id, {"rejected": rejected}, PATIENT_S)
 
-    def leave_batch(self, batch_id: int, rejected: int, why: str) -> None:
-        """The rest of the file will not come. Nobody waits long for the answer."""
-        self._close(batch_id, {"rejected": rejected, "refused": why}, HASTY_S)
+    def leave_batch(self, batch_id: int, rejected: int, why: str) -> Taken:
+        """The rest of the file will not come. What is in; nobody waits long for the answer."""
+        return Taken(**self._close(batch_id, {"rejected": rejected, "refused": why}, HASTY_S))
 
-    def _close(self, batch_id: int, how: dict[str, object], wait_s: float) -> None:
-        self._tell(f"/batches/{batch_id}/close", orjson.dumps(how), wait_s)
+    def _close(self, batch_id: int, how: dict[str, object], wait_s: float) -> dict[str, Any]:
+        return self._tell(f"/batches/{batch_id}/close", orjson.dumps(how), wait_s)
 
     def _tell(self, target: str, body: bytes, wait_s: float = PATIENT_S) -> dict[str, Any]:
         return self._there(self.to.tell(target, body, wait_s=wait_s))
 
     def _there(self, answer: dict[str, Any] | None) -> dict[str, Any]:
         if answer is None:
-            raise SyncdError(f"{self.to.paths.socket}: the daemon has stopped: try again")
+            raise Down(f"{self.to.paths.socket}: the daemon has stopped", "try again")
         return answer
 
 
@@ -135,7 +154,7 @@ class ByFile:
         return self._atomic(lambda db: accept.open_batch(db, name, "enqueue", time.time()).batch_id)
 
     def accept(self, patches: Sequence[Patch], batch_id: int | None = None) -> Taken:
-        """One of `parts`, in one transaction."""
+        """The patches of one part, in one transaction."""
         from syncd.store import accept
 
         place = None if batch_id is None else accept.Place(batch_id)
@@ -148,11 +167,14 @@ class ByFile:
 
         self._atomic(lambda db: accept.close_batch(db, batch_id, time.time(), rejected))
 
-    def leave_batch(self, batch_id: int, rejected: int, why: str) -> None:
-        """The rest of the file will not come."""
+    def leave_batch(self, batch_id: int, rejected: int, why: str) -> Taken:
+        """The rest of the file will not come. What is in."""
         from syncd.store import accept
 
-        self._atomic(lambda db: accept.close_batch(db, batch_id, time.time(), rejected, why))
+        taken = self._atomic(
+            lambda db: accept.close_batch(db, batch_id, time.time(), rejected, why)
+        )
+        return Taken(taken.accepted, taken.duplicates, taken.first_id, taken.last_id)
 
     def _atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self.db.execute("BEGIN IMMEDIATE")

@@ -24,9 +24,20 @@ _DOWN = {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}
 class WentAway(SyncdError):
     """The daemon stopped in the middle of an exchange: asking again may help."""
 
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}: {advice}")
+        self.what = what
+
+
+class Down(WentAway):
+    """Nobody is there any more to be asked."""
+
 
 class Mute(WentAway):
-    """Somebody is there and does not answer in time: stuck, or halted, or very busy."""
+    """Somebody is there and does not answer in time: stuck, or halted, or very busy.
+
+    It may still do what it was asked for.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +126,10 @@ class Wire:
     def _unreachable(self, error: OSError) -> SyncdError:
         if error.errno not in (errno.EACCES, errno.EPERM):
             # A queue of connections that nobody takes is full: at once, or for as long as we wait.
-            stuck = isinstance(error, (BlockingIOError, TimeoutError))
-            kind = Mute if stuck else SyncdError
-            return kind(f"{self.path}: {error.strerror or error}: is the daemon stuck?")
+            what = f"{self.path}: {error.strerror or error}"
+            if isinstance(error, (BlockingIOError, TimeoutError)):
+                return Mute(what, "is the daemon stuck?")
+            return SyncdError(f"{what}: is the daemon stuck?")
         return SyncdError(
             f"{self.path}: permission denied: only root and members of the group"
             f" {_group_of(self.path)} may talk to this daemon"
@@ -130,12 +142,12 @@ class Wire:
             yield
         except TimeoutError as error:
             raise Mute(
-                f"{self.path}: the daemon does not answer within {timeout:.2g} s: look at its log"
+                f"{self.path}: the daemon does not answer within {timeout:.2g} s", "look at its log"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise WentAway(
-                f"{self.path}: the daemon went away before its answer was whole: look with"
-                " `syncd status`, then try again"
+                f"{self.path}: the daemon went away before its answer was whole",
+                "look with `syncd status`, then try again",
             ) from error
 
 

@@ -91,18 +91,20 @@ def close_batch(
     now: float,
     rejected: int | None = None,
     refused: str | None = None,
-) -> None:
-    """The file has left the spool: another of the same name is another batch.
+) -> Accepted:
+    """The file has left the spool: another of the same name is another batch. All that is in of it.
 
     `rejected` is for those who have not recorded a place: how many of its lines are no patches.
     `refused` says why the file could not be read to its end.
     """
-    db.execute(
+    found = db.execute(
         "UPDATE batches SET closed_at = ?1, taken_at = COALESCE(taken_at, ?1),"
         "       rejected = COALESCE(?2, rejected), refused = ?3"
-        " WHERE id = ?4",
+        " WHERE id = ?4"
+        " RETURNING accepted, duplicates, first_id, last_id",
         (now, rejected, refused, batch_id),
-    )
+    ).fetchall()
+    return Accepted(*found[0]) if found else Accepted(0, 0, None, None)
 
 
 def close_batches_but(db: sqlite3.Connection, begun: Sequence[str], now: float) -> None:

@@ -139,12 +139,12 @@ class Store:
 
     async def close_batch(
         self, batch_id: int, rejected: int | None = None, *, refused: str | None = None
-    ) -> None:
-        """The batch's file has left the spool; so many of its lines are no patches.
+    ) -> Accepted:
+        """The batch's file has left the spool; so many of its lines are no patches. What is in.
 
         `refused` says why it could not be read to its end.
         """
-        await self._writer.atomic(
+        return await self._writer.atomic(
             lambda db: accept.close_batch(db, batch_id, self._wall(), rejected, refused)
         )
 

@@ -319,7 +319,7 @@ def test_a_batch_whose_command_was_interrupted_says_so(
 ) -> None:
     with handing_in(daemon, "stopped_1") as enqueue:
         enqueue.send_signal(number)
-        assert enqueue.wait() == 130
+        assert enqueue.wait() == 128 + number
 
     waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
     newest = daemon.syncd("batches", "--limit", "1").stdout.splitlines()[1]
@@ -759,11 +759,49 @@ def test_who_no_longer_waits_for_a_daemon_that_hangs_may_go_at_once(daemon: Daem
 
     assert said == MUTE
     assert then.strip() == (
-        "syncd: stdin: stopped (500 patches accepted, up to line 500)"
-        ", and perhaps 500 patches more: see `syncd batches`"
+        "syncd: stdin: stopped (500 patches accepted, and perhaps 500 patches more: see"
+        " `syncd batches`; go on from line 501, or from line 1001 if they are in)"
     )
     assert code == 130
     assert "was interrupted" in waited.stdout
+
+
+def test_a_command_whose_daemon_was_killed_says_where_to_go_on(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """What is in is known to the patch, and nobody waits for its batch: not even for a daemon."""
+    content = [f'{{"workflow_run_id":"killed","name":"{n} {"x" * 350}"}}\n' for n in range(1424)]
+    enqueue = ("enqueue", "--file", "-", "--format", "jsonl", "--json")
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.syncd("pause")
+        with begun(daemon, *enqueue) as command:
+            assert command.stdin is not None
+            command.stdin.writelines(content[:1024])
+            command.stdin.flush()
+            while not any(
+                row["accepted"] for row in lines(daemon.syncd("batches", "--json").stdout)
+            ):
+                assert command.poll() is None
+            daemon.running.signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            command.stdin.writelines(content[1024:])
+            command.stdin.close()
+            daemon.kill()
+            assert command.stdout is not None
+            assert command.stderr is not None
+            told, said = json.loads(command.stdout.read()), command.stderr.read()
+        (cut,) = lines(daemon.syncd("batches", "--json").stdout)
+        daemon.start()
+        rest = daemon.syncd(*enqueue, input="".join(content[told["next_line"] - 1 :]))
+        names = [name for (name,) in daemon.rows("SELECT name FROM outbox ORDER BY id")]
+
+    assert command.returncode == 1
+    assert said.count("\n") == 1
+    assert f"{told['accepted']:,} patches accepted: go on from line {told['next_line']})" in said
+    assert "try again" not in said
+    assert (cut["accepted"], cut["closed_at"] is not None) == (told["accepted"], True)
+    assert cut["refused"] == told["refused"]
+    assert rest.returncode == 0
+    assert names == [json.loads(line)["name"] for line in content]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody else, who may not connect")

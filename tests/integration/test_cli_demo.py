@@ -43,7 +43,7 @@ def test_the_demo_heeds_nothing_of_its_surroundings_and_cleans_up(tmp_path: Path
 
 
 def test_an_interrupted_demo_takes_its_children_with_it(tmp_path: Path) -> None:
-    """130 without a word, no folder, no process left."""
+    """143, as by a signal, without a word; no folder, no process left."""
     demo = subprocess.Popen(
         [sys.executable, "-m", "syncd", "demo", "--patches", "5000"],
         env=environment(tmp_path, TMPDIR=str(tmp_path)),
@@ -60,7 +60,7 @@ def test_an_interrupted_demo_takes_its_children_with_it(tmp_path: Path) -> None:
 
     assert "of 5,000 delivered" in progress
     assert len(children) == 2
-    assert demo.returncode == 130
+    assert demo.returncode == 143
     assert errors.strip() == ""
     assert not folder.exists()
     assert _processes_that_name(str(folder)) == []

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -216,22 +217,38 @@ def test_a_file_that_breaks_off_is_no_batch_to_wait_for(tmp_path: Path) -> None:
 def test_an_interrupted_batch_is_closed_with_its_reason_while_the_daemon_is_down(
     tmp_path: Path, number: signal.Signals
 ) -> None:
+    """However often it is told to end, it says once how far it is, to programs too."""
     command = (sys.executable, "-m", "syncd", "enqueue", "--file", "-", "--format", "jsonl")
     line = '{"workflow_run_id": "r", "name": "%s"}\n' % ("x" * 1000)
     with subprocess.Popen(
-        command, env=environment(tmp_path), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        (*command, "--json"),
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as enqueue:
         assert enqueue.stdin is not None
+        assert enqueue.stdout is not None
+        assert enqueue.stderr is not None
         enqueue.stdin.write(line * 1200)
         enqueue.stdin.flush()
         while not syncd("batches", "--json", folder=tmp_path).stdout:
             assert enqueue.poll() is None
-        enqueue.send_signal(number)
-        assert enqueue.wait(PATIENCE_S) == 130
+        deadline = time.monotonic() + PATIENCE_S
+        while enqueue.poll() is None:
+            assert time.monotonic() < deadline
+            enqueue.send_signal(number)
+        told, said = json.loads(enqueue.stdout.read()), enqueue.stderr.read()
     (batch,) = map(json.loads, syncd("batches", "--json", folder=tmp_path).stdout.splitlines())
 
+    accepted = batch["accepted"]
+    assert enqueue.returncode == 128 + number
     assert batch["closed_at"] is not None
-    assert batch["refused"] == "`syncd enqueue` was interrupted"
+    assert batch["refused"] == told["refused"] == "`syncd enqueue` was interrupted"
+    assert (told["accepted"], told["next_line"], told["perhaps"]) == (accepted, accepted + 1, None)
+    until = f"{accepted:,} patches accepted: go on from line {accepted + 1}"
+    assert said == f"syncd: stdin: stopped ({until if accepted else 'nothing was accepted'})\n"
 
 
 def test_a_large_file_arrives_in_its_order(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -84,22 +83,6 @@ def daemon(folder: Path, config: Path) -> Iterator[Wire]:
                 raise SyncdError(f"the daemon did not start: {_last_line(folder, 'daemon.log')}")
             time.sleep(LOOK_EVERY_S)
         yield wire
-
-
-@contextmanager
-def heeding_signals() -> Iterator[None]:
-    """A terminal that closes, or a `kill`, ends the demo as ^C does: with its children."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, _interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`syncd demo`: hand in, watch, prove, show."""
 
+import signal
 import sys
 import tempfile
 import time
@@ -10,12 +11,13 @@ from pathlib import Path
 import click
 import orjson
 
-from syncd.cli.demo.children import books, configure, daemon, heeding_signals, sandbox
+from syncd.cli.demo.children import books, configure, daemon, sandbox
 from syncd.cli.demo.patches import Source, hand_in, sources, wishes
 from syncd.cli.demo.proof import prove
 from syncd.cli.demo.tell import next_steps, prologue, run_in_short, told
 from syncd.cli.demo.watch import DemoFigures, watch
 from syncd.cli.options import Whole
+from syncd.cli.signals import heeding
 from syncd.cli.wire import Wire
 from syncd.errors import SyncdError
 
@@ -41,7 +43,8 @@ def demo_command(*, patches: int, keep: Path | None) -> int:
     files and by SQL, watches them go, and compares what arrived with what was asked for. Needs no
     token, no network and no configuration. Exit code 0 only if the proof holds.
     """
-    with heeding_signals(), _folder(keep) as folder:
+    # A terminal that closes, or a `kill`, ends it as ^C does: with its children.
+    with heeding(signal.SIGTERM, signal.SIGHUP), _folder(keep) as folder:
         return _play(folder, sources(wishes(patches, SEED)), keep)
 
 
