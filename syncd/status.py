@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,12 +58,12 @@ class Status:
         troubles = list(self._troubles())
         if refusals := self._relay.figures.trouble():
             troubles.append(refusals)
-        if self._relay.trouble and sending.state != "waiting":
-            troubles.insert(0, f"nothing can be written down: {self._relay.trouble}")
         reason = sending.reason
         if moved := await asyncio.to_thread(self._store.moved):
             troubles.insert(0, str(moved))
             reason = reason or str(moved)  # it delivers what it has, and takes nothing in
+        if unwritten := self._unwritten(sending, troubles):
+            troubles.insert(0, f"nothing can be written down: {unwritten}")
         return {
             "daemon": {
                 "running": True,
@@ -101,6 +101,13 @@ class Status:
             "last_error": status["last_error"],
             "troubles": troubles,
         }
+
+    def _unwritten(self, sending: Sending, said: Sequence[str]) -> str | None:
+        """Why nothing can be written down, where nothing else says so."""
+        if self._relay.trouble:
+            return self._relay.trouble if sending.state != "waiting" else None
+        why = self._store.trouble
+        return None if why is None or any(str(why) in it for it in said) else str(why)
 
     def sending(self) -> Sending:
         """How sending stands, and what to reckon with."""

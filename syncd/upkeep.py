@@ -15,6 +15,7 @@ log = structlog.get_logger()
 SWEEP_EVERY_S = 3600.0
 SWEEP_STEP_S = 0.5  # between steps, so that forgetting never gets in anybody's way
 ABANDONED_EVERY_S = 10.0
+AGAIN_S = 1.0
 LISTENS_EVERY_S = 5.0
 CLOCK_EVERY_S = 10.0
 CLOCK_STEP_S = 1.0  # slewing stays far below this between two looks
@@ -37,13 +38,24 @@ async def sweep(store: Store, wall: Wall, retention_days: Callable[[], float]) -
 
 
 async def close_abandoned(store: Store, attended: Callable[[], Collection[int]]) -> None:
-    """Close the batches that nobody hands in any more: whoever waits for one shall hear of it."""
+    """Close the batches that nobody hands in any more: whoever waits for one shall hear of it.
+
+    Where nothing else is written, this is how one knows whether anything could be.
+    """
+    told = False
     while True:
         try:
             await store.close_abandoned(attended())
         except StoreUnavailable as error:
-            log.warning("store.unavailable", doing="close_abandoned", error=str(error))
-        await asyncio.sleep(ABANDONED_EVERY_S)
+            if not told:
+                log.warning("store.unavailable", doing="close_abandoned", error=str(error))
+            told = True
+            await asyncio.sleep(AGAIN_S)
+        else:
+            if told:
+                log.warning("store.available")
+            told = False
+            await asyncio.sleep(ABANDONED_EVERY_S)
 
 
 async def keep_listening(go_on: Callable[[], Awaitable[bool]]) -> None:

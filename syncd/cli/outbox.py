@@ -12,7 +12,6 @@ import orjson
 from syncd.cli.door import Door, must_be_there, opened
 from syncd.cli.wire import PATIENT_S, Down
 from syncd.core.patch import Patch, compact
-from syncd.errors import SyncdError
 from syncd.formats import Chunk, Reject
 
 T = TypeVar("T")

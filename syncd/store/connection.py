@@ -8,7 +8,13 @@ from typing import Self, TypeVar
 
 import aiosqlite
 
-from syncd.store.errors import SQLITE_ERRORS, translated
+from syncd.store.errors import (
+    SQLITE_ERRORS,
+    StoreBusy,
+    StoreFull,
+    StoreUnavailable,
+    translated,
+)
 from syncd.store.log import Log
 
 T = TypeVar("T")
@@ -16,6 +22,9 @@ T = TypeVar("T")
 
 class Connection:
     """A SQLite connection in a thread of its own. Calls take turns in the order they came."""
+
+    trouble: StoreUnavailable | None = None
+    """Why the last transaction could not be made, if so."""
 
     def __init__(self, db: aiosqlite.Connection, path: Path) -> None:
         self._db = db
@@ -52,7 +61,13 @@ class Connection:
 
     async def atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction: when this returns, it is on disk; if it raises, undone."""
-        return await self.run(lambda db: self._committed(db, work))
+        try:
+            result = await self.run(lambda db: self._committed(db, work))
+        except (StoreBusy, StoreFull) as error:
+            self.trouble = error
+            raise
+        self.trouble = None
+        return result
 
     def _committed(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         result = transaction(db, work)

@@ -74,7 +74,10 @@ def translated(error: SqliteError, path: str) -> SyncdError | None:
         return StoreError(f"{path}: damaged: {said}: {recovery(path)}")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
     if code in _BUSY:
-        return StoreBusy(f"{path}: locked by another process: {error}")
+        return StoreBusy(
+            f"{path}: locked by another process, whose transaction must end first:"
+            f" `fuser -v {path}` names who has it open"
+        )
     if code in _NOT_LET and (why := hindrance(Path(path))):
         return StoreFull(f"{path}: {error}: {why}")
     if code in _FULL:

@@ -115,6 +115,11 @@ class Store:
         except OSError as error:
             return StoreUnseen(self.path, error)
 
+    @property
+    def trouble(self) -> StoreUnavailable | None:
+        """Why nothing could be written when somebody tried last, if so."""
+        return self._writer.trouble
+
     def now(self) -> float:
         """The wall clock that rows are stamped with."""
         return self._wall()

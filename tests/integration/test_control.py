@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from processes import start_daemon, start_sandbox
 from sandboxed import sandboxed
 from stores import dead, delivered, fill, insert, opened, rows, states
 
-from syncd import control
+from syncd import control, upkeep
 from syncd.control import MAX_BODY_BYTES, Control
 from syncd.core.breaker import Probe
 from syncd.core.outcome import Blame, Refused, Trouble, Unavailable
@@ -689,4 +689,41 @@ async def test_a_database_that_is_locked_by_somebody_is_told_and_may_be_tried_ag
 
     assert status == 503
     assert "locked by another process" in error
+    assert f"fuser -v {store.path}" in error
     assert (await asking.post("/enqueue", patch))["accepted"] == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_status_tells_of_a_lock_while_it_lasts_though_nobody_wants_to_write(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Once: a part that has told of it already is not repeated."""
+    it, store = asking.it, asking.it.store
+    monkeypatch.setattr(upkeep, "ABANDONED_EVERY_S", 0.01)
+    monkeypatch.setattr(upkeep, "AGAIN_S", 0.01)
+    await store._writer.run(lambda db: db.execute("PRAGMA busy_timeout = 20"))
+
+    def others() -> list[str]:
+        return [f"the spool waits: {store.trouble}"] if known and store.trouble else []
+
+    spool = Spool(store.path.with_name("spool"), 1.0, 1)
+    status = Status(store, it.gate, it.relay, spool, troubles=others, wall=store.now)
+
+    async def troubles(*, there: bool) -> list[str]:
+        async with asyncio.timeout(5.0):
+            while bool(found := (await status())["troubles"]) is not there:
+                pass
+        return found
+
+    before = await troubles(there=False)
+    keeping = asyncio.create_task(upkeep.close_abandoned(store, set))
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as rude:
+        rude.execute("BEGIN IMMEDIATE")
+        (told,) = await troubles(there=True)
+    after = await troubles(there=False)
+    keeping.cancel()
+    await asyncio.wait({keeping})
+
+    assert before == after == []
+    assert told.startswith("the spool waits: " if known else "nothing can be written down: ")
+    assert f"{store.path}: locked by another process" in told
