@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 import orjson
 import structlog
 
+from syncd.core.looks import Looks
 from syncd.core.patch import Patch
 from syncd.formats import Chunk, Format, Position, Reject, Unreadable, chunks, format_of, verifying
 from syncd.spool import Candidate, Refuse, Spool, Taken, printable
@@ -101,10 +102,14 @@ class Intake:
         await self._insist(lambda: self._store.close_batches_but(begun))
         async with Watch(self._spool.incoming, fallback_s=self._spool.settle_s) as watch:
             self.watching.set()
+            loop, looks = asyncio.get_running_loop(), Looks()
             while True:
+                began = loop.time()
                 moved, again_s = await self._round(watch)
+                looks = Looks() if moved else looks.found_nothing(began, loop.time())
                 if not moved:
                     await watch.wait(min(again_s, self._rescan_s))
+                    await asyncio.sleep(looks.pause_s)
 
     async def _round(self, watch: Watch) -> tuple[bool, float]:
         """Deal with every file there is; whether one has moved, and when to look again."""

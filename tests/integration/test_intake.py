@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from asyncinotify import Inotify, Mask
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.core import looks
 from syncd.core.patch import Patch
 from syncd.intake import CHUNK_S, Intake, pause_after
-from syncd.spool import Spool
+from syncd.spool import Outlook, Spool
+from syncd.spool.ready import Stage
 from syncd.store import Accepted, Place, Store, StoreBusy, StoreFull
 
 SOON_S = 20.0
@@ -400,7 +402,8 @@ LIFE = """
 import asyncio, sys, time
 from pathlib import Path
 from syncd.intake import Intake
-from syncd.spool import Spool
+from syncd.spool import Outlook, Spool
+from syncd.spool.ready import Stage
 from syncd.store import Store
 
 async def live(home):
@@ -563,6 +566,36 @@ async def test_a_folder_that_is_a_file_is_told_and_waited_for(
     assert trouble == f"{spool.done}: not a folder: move it away"
     assert intake.figures.trouble is None
     assert tree(spool.done) == {"a.jsonl": GOOD}
+
+
+class Counting(Spool):
+    """A spool that knows how often it was looked into."""
+
+    looks = 0
+
+    def scan(self, stages: Mapping[str, Stage]) -> Outlook:
+        self.looks += 1
+        return super().scan(stages)
+
+
+async def test_a_file_that_is_touched_without_end_is_not_looked_at_without_end(
+    store: FragileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look costs something for every file that waits; and what comes is taken all the same."""
+    monkeypatch.setattr(looks, "AT_ONCE_S", 0.0)
+    spool = Counting(tmp_path / "spool", 0.05, 1 << 30)
+    spool.prepare()
+    with (spool.incoming / "held.jsonl").open("w") as held:
+        async with running(intake_of(store, spool), spool) as moves:
+            for n in range(200):
+                os.fchmod(held.fileno(), 0o600 | n % 2)
+                await asyncio.sleep(0.003)  # as somebody who is never done
+            seen = spool.looks
+            drop(spool, "a.jsonl", GOOD)
+            await moves.until("a.jsonl")
+
+    assert seen < 50
+    assert rows_of(store) == [row(1)]
 
 
 async def test_missing_folders_are_made_again(store: FragileStore, spool: Spool) -> None:
