@@ -56,12 +56,15 @@ def _first_request(daemon: Daemon, vendor: stand.Vendor) -> tuple[float, float]:
 
 
 def _status_s(daemon: Daemon, expected: int) -> float:
-    """Seconds that `syncd status` takes, from the shell's point of view."""
+    """Seconds that `syncd status` takes, from the shell's point of view.
+
+    Its output is read, as that ends with it: a mere wait with a timeout looks every 50 ms.
+    """
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "syncd", "status"],
         env=environment(daemon.folder, **daemon.environment),
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         check=False,
         timeout=20,
     )
