@@ -129,29 +129,30 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is another
+        self.data_received(b"")
 
     def data_received(self, data: bytes) -> None:
         data = self._unread + data if self._unread else data
-        while (end := data.find(b"\r\n\r\n")) >= 0:
+        # Of a connection that has just been encrypted the first request may come before this.
+        while (transport := self._transport) and (end := data.find(b"\r\n\r\n")) >= 0:
             after = end + 4 + _length(data[:end])
             if len(data) < after:
                 break
-            self._answer(data[: data.find(b" HTTP/", 0, end)])
+            self._answer(transport, data[: data.find(b" HTTP/", 0, end)])
             data = data[after:]
         self._unread = data
 
-    def _answer(self, line: bytes) -> None:
+    def _answer(self, transport: asyncio.Transport, line: bytes) -> None:
         """Answer a request, of which this is the method and the target."""
-        assert self._transport is not None
         at = line.find(_RUN)
         if at < 0:
-            self._transport.write(self._vendor.command(line.split(b" ", 1)[1].decode()))
+            transport.write(self._vendor.command(line.split(b" ", 1)[1].decode()))
             return
         answer, latency_s = self._vendor.take(line[at + len(_RUN) :]), self._vendor.books.latency_s
         if latency_s:
-            asyncio.get_running_loop().call_later(latency_s, self._transport.write, answer)
+            asyncio.get_running_loop().call_later(latency_s, transport.write, answer)
         else:
-            self._transport.write(answer)
+            transport.write(answer)
 
 
 class Handshake(asyncio.Protocol):
