@@ -291,9 +291,9 @@ class Store:
         """The same for however many patches, in steps between which others write and are sent.
 
         `still` yields the patches in flight, and keeps more from being sent during a step. A crash
-        leaves some of it undone.
+        leaves some of it undone. `retry` alone has one instant for all of them.
         """
-        done, now = Touched(), self._wall()
+        done, now = Touched(), self._wall() if verb == "retry" else None
         async with self._apart() as connection:
             ids = await connection.run(lambda db: verbs.chosen(db, verb, selection))
         for begin in range(0, len(ids), STEP_PATCHES):

@@ -110,6 +110,24 @@ async def test_retry_counts_each_deferred_patch_of_a_run_once_in_however_many_st
     assert (again.touched, again.waiting) == (0, STEP_PATCHES + 1)
 
 
+async def test_what_is_discarded_in_steps_is_settled_when_its_step_is_done(
+    store: Store, wall: Wall
+) -> None:
+    """Who begins to wait between two of them shall hear of what the second one discards."""
+    await store.accept([Patch("r", "n")] * (STEP_PATCHES + 1))
+
+    @asynccontextmanager
+    async def still() -> AsyncIterator[tuple[()]]:
+        wall.now += 1
+        yield ()
+
+    await store.operate_in_steps("discard", EVERYTHING, still)
+    since = {"state": "discarded", "since": NOON + 2}
+    found = await store.read(lambda db: [row["id"] for row in read.patches(db, NOON, **since)])
+
+    assert found == [STEP_PATCHES + 1]
+
+
 async def test_hold_and_release_take_patches_out_of_the_way_and_back(store: Store) -> None:
     await fill(store, ("r", '{"a":1}'), ("r", '{"b":1}'))
 
