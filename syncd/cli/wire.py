@@ -142,7 +142,7 @@ class Wire:
             yield
         except TimeoutError as error:
             raise Mute(
-                f"{self.path}: the daemon does not answer within {timeout:.2g} s", "look at its log"
+                f"{self.path}: the daemon does not answer within {timeout:.3g} s", "look at its log"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise WentAway(

@@ -27,6 +27,7 @@ from processes import (
     until_it_waits_for,
 )
 
+from syncd.cli.wire import Mute, Wire
 from syncd.store.accept import ABANDONED_S, open_batch
 from syncd.store.schema import open_writer
 
@@ -584,6 +585,16 @@ def test_wait_goes_on_while_a_daemon_is_stuck_and_says_so_once(
     assert told in said
     assert up == "syncd: the time is up: nobody has answered"
     assert took_s < 4.5  # of five, for which other readers wait
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(600.0, "600 s"), (5.0, "5 s"), (1.234567, "1.23 s")]
+)
+def test_how_long_nobody_has_answered_is_told_in_plain_figures(
+    tmp_path: Path, seconds: float, told: str
+) -> None:
+    with pytest.raises(Mute, match=f" within {told}: "), Wire(tmp_path)._told(seconds):
+        raise TimeoutError
 
 
 READERS = (
