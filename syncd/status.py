@@ -43,11 +43,13 @@ class Status:
     async def __call__(self) -> dict[str, Any]:
         """As one object: what `syncd status --json` prints."""
         now = self._wall()
+        # The spool first, in the order in which patches go: else those of a file that is taken in
+        # between would be in neither, and nothing would seem to wait.
+        files_waiting = await asyncio.to_thread(self._spool.waiting)
         status, last_due_s = await self._store.read(
             lambda db: (read.outbox(db, now), read.last_due_s(db, now))
         )
         del status["paused"]
-        files_waiting = await asyncio.to_thread(self._spool.waiting)
         files_rejected = await asyncio.to_thread(self._spool.rejected)
         # An answer on its way to the disk may have got there since: nobody is counted twice.
         in_flight = min(len(self._relay.in_flight), status["outbox"]["pending"])

@@ -79,6 +79,7 @@ def offline(to: Door) -> dict[str, Any]:
     from syncd.store.lock import daemon_of, is_in_use
 
     spool = Spool(to.paths.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
+    files_waiting = spool.waiting()  # first: a daemon that is but unheard may take them in
     pid = daemon_of(to.paths.store)
     known = _database(to)
     paused = known.pop("paused")
@@ -102,7 +103,7 @@ def offline(to: Door) -> dict[str, Any]:
         },
         "throughput": {"delivered_per_s_1m": 0.0, "requests_per_s_1m": 0.0},
         "eta_s": 0.0 if nothing_waits else None,
-        "spool": {"waiting": spool.waiting(), "rejected": spool.rejected()},
+        "spool": {"waiting": files_waiting, "rejected": spool.rejected()},
         "last_error": last_error,
         "troubles": troubles,
     }

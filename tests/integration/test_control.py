@@ -505,6 +505,30 @@ async def test_a_probe_that_is_out_is_told_and_no_second_one_sent(tmp_path: Path
     assert (back.state, back.probe) == ("running", None)
 
 
+class TakenIn(Spool):
+    """A spool whose file is taken in at the moment at which somebody counts."""
+
+    def waiting(self) -> int:
+        insert(self.path.parent / "s.db", ("r", "x", None))
+        (self.incoming / "a.jsonl").unlink()
+        return super().waiting()
+
+
+async def test_a_file_that_is_taken_in_while_status_looks_is_not_overlooked(tmp_path: Path) -> None:
+    """It waits in the spool or in the outbox: `wait --all` goes by that."""
+    spool = TakenIn(tmp_path / "spool", 1.0, 1)
+    spool.prepare()
+    (spool.incoming / "a.jsonl").write_text("")
+    async with (
+        sandboxed() as sandbox,
+        delivering(tmp_path / "s.db", sandbox) as it,
+    ):
+        it.gate.pause()
+        found = await Status(it.store, it.gate, it.relay, spool, troubles=tuple, wall=time.time)()
+
+    assert (found["spool"]["waiting"], found["outbox"]["pending"]) == (0, 1)
+
+
 # Pause
 
 
