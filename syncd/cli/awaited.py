@@ -57,6 +57,9 @@ def look_at_patch(patch_id: int, to: Door, _: float) -> Look:
 def look_at_run(run: str, to: Door, begun: float) -> Look:
     """Everything for this run, but for what was discarded before the wait began."""
     rows = list(to.rows("patches", {"run": run, "limit": ROWS}))
+    if len(rows) == ROWS and not any(map(_is_moving, rows)):
+        # What is parked comes first: so much of it hides what waits.
+        rows += _in_states(to, {"run": run}, ("pending", "in_flight"), 1)
     failed = [row for row in rows if row["state"] in _PARKED]
     if moving := sum(map(_is_moving, rows)):
         return Look(moving, _named(failed))

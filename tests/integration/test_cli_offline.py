@@ -12,6 +12,7 @@ import pytest
 from processes import Running, environment, in_use, syncd, until_it_waits_for
 
 from syncd.cli import main
+from syncd.cli.awaited import ROWS
 from syncd.store.schema import open_writer
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
@@ -389,6 +390,18 @@ def test_where_nothing_was_ever_handed_in_wait_does_not_say_delivered(tmp_path: 
     assert (nowhere.returncode, nowhere.stdout) == (1, "")
     assert nowhere.stderr.startswith(f"syncd: {database(tmp_path)}: no database here yet: ")
     assert (empty.returncode, empty.stdout) == (0, "nothing waits\n")
+
+
+def test_what_waits_of_a_run_is_waited_for_however_much_of_it_is_parked(tmp_path: Path) -> None:
+    enqueue(*["r"] * ROWS, folder=tmp_path)
+    syncd("hold", "--all", folder=tmp_path)
+    parked = syncd("wait", "--run", "r", "--timeout", "0", folder=tmp_path)
+    enqueue("r", folder=tmp_path)
+    waits = syncd("wait", "--run", "r", "--timeout", "0", folder=tmp_path)
+
+    assert parked.returncode == 1
+    assert (waits.returncode, waits.stdout) == (124, "")
+    assert waits.stderr.endswith("syncd: the time is up: 1 patch to go\n")
 
 
 def test_what_is_discarded_counts_where_it_was_asked_for_or_waited_for(tmp_path: Path) -> None:
