@@ -109,7 +109,7 @@ class Intake:
                 looks = Looks() if moved else looks.found_nothing(began, loop.time())
                 if not moved:
                     await watch.wait(min(again_s, self._rescan_s))
-                    await asyncio.sleep(looks.pause_s)
+                    await asyncio.sleep(looks.pause_s(loop.time()))
 
     async def _round(self, watch: Watch) -> tuple[bool, float]:
         """Deal with every file there is; whether one has moved, and when to look again."""

@@ -20,7 +20,6 @@ class Looks:
         most_s = AT_ONCE_S + SHARE * LONGEST_S
         return Looks(min(left_s + ended - began, most_s), ended)
 
-    @property
-    def pause_s(self) -> float:
-        """How long to leave it before the next one."""
-        return max(0.0, (self.spent_s - AT_ONCE_S) / SHARE)
+    def pause_s(self, now: float) -> float:
+        """How long to leave it yet before the next one."""
+        return max(0.0, (self.spent_s - AT_ONCE_S) / SHARE - (now - self.at))
