@@ -40,22 +40,24 @@ async def sweep(store: Store, wall: Wall, retention_days: Callable[[], float]) -
 async def close_abandoned(store: Store, attended: Callable[[], Collection[int]]) -> None:
     """Close the batches that nobody hands in any more: whoever waits for one shall hear of it.
 
-    Where nothing else is written, this is how one knows whether anything could be.
+    Where nothing else is written, this is how one knows whether anything could be; soon, once it is
+    known that something could not.
     """
-    told = False
+    loop, told, due_at = asyncio.get_running_loop(), False, 0.0
     while True:
-        try:
-            await store.close_abandoned(attended())
-        except StoreUnavailable as error:
-            if not told:
-                log.warning("store.unavailable", doing="close_abandoned", error=str(error))
-            told = True
-            await asyncio.sleep(AGAIN_S)
-        else:
-            if told:
-                log.warning("store.available")
-            told = False
-            await asyncio.sleep(ABANDONED_EVERY_S)
+        if told or store.trouble is not None or loop.time() >= due_at:
+            due_at = loop.time() + ABANDONED_EVERY_S
+            try:
+                await store.close_abandoned(attended())
+            except StoreUnavailable as error:
+                if not told:
+                    log.warning("store.unavailable", doing="close_abandoned", error=str(error))
+                told = True
+            else:
+                if told:
+                    log.warning("store.available")
+                told = False
+        await asyncio.sleep(AGAIN_S)
 
 
 async def keep_listening(go_on: Callable[[], Awaitable[bool]]) -> None:

@@ -32,7 +32,7 @@ from syncd.errors import SyncdError
 from syncd.listener import Listener
 from syncd.spool import Spool
 from syncd.status import Status
-from syncd.store import read
+from syncd.store import StoreBusy, read
 from syncd.store.facts import PAUSED, fact
 
 
@@ -751,3 +751,28 @@ async def test_status_tells_of_a_lock_while_it_lasts_though_nobody_wants_to_writ
     assert before == after == []
     assert told.startswith("the spool waits: " if known else "nothing can be written down: ")
     assert f"{store.path}: locked by another process" in told
+
+
+async def test_status_tells_of_a_lock_no_longer_than_it_lasts(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has met it: then it is soon found out that it is over."""
+    store = asking.it.store
+    monkeypatch.setattr(upkeep, "ABANDONED_EVERY_S", 3600.0)
+    monkeypatch.setattr(upkeep, "AGAIN_S", 0.01)
+    await store._writer.run(lambda db: db.execute("PRAGMA busy_timeout = 20"))
+    keeping = asyncio.create_task(upkeep.close_abandoned(store, set))
+    await asyncio.sleep(0)
+    await store.accept([Patch("r", "n")])  # after what upkeep has begun with
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as rude:
+        rude.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy):
+            await store.accept([Patch("r", "n")])
+        met = store.trouble
+    async with asyncio.timeout(5.0):
+        while store.trouble is not None:  # noqa: ASYNC110  a fact, no event
+            await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.wait({keeping})
+
+    assert met is not None
