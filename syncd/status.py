@@ -55,13 +55,15 @@ class Status:
         in_flight = min(len(self._relay.in_flight), status["outbox"]["pending"])
         status["outbox"]["in_flight"] = in_flight
         status["outbox"]["pending"] -= in_flight
+        moved = await asyncio.to_thread(self._store.moved)
+        # From here on nothing is awaited: what is told once shall be of one moment.
         gate = self._gate.figures()
         sending = self.sending()
         troubles = list(self._troubles())
         if refusals := self._relay.figures.trouble():
             troubles.append(refusals)
         reason = sending.reason
-        if moved := await asyncio.to_thread(self._store.moved):
+        if moved is not None:
             troubles.insert(0, str(moved))
             reason = reason or str(moved)  # it delivers what it has, and takes nothing in
         if unwritten := self._unwritten(sending, troubles):
