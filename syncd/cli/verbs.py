@@ -20,6 +20,13 @@ Verb = Literal["retry", "discard", "hold", "release"]
 Operation = Callable[[Any], Any]  # a Store -> an awaitable
 
 NAMED = 20  # patches whose state is looked at, to say why nothing was done
+# What a daemon that an upgrade has not restarted yet does not tell.
+_UNTOLD = {
+    "waiting": 0,
+    "asked": False,
+    "asked_with": None,
+    "daemon": {"state": "running", "reason": None, "probe": None},
+}
 _DONE = {"retry": "retried", "discard": "discarded", "hold": "held", "release": "released"}
 
 
@@ -120,7 +127,7 @@ def _operate(
     refusal = _refusal(to, ids[0]) if verb == "retry" and len(ids) == 1 and not as_json else None
     before, asked_at = _before(to, ids), time.time()
     tell = partial(to.tell, f"/verbs/{verb}", json.dumps(asked).encode())
-    touched = _by_either(to, tell, partial(_by_file, to, verb, asked))
+    touched = _UNTOLD | _by_either(to, tell, partial(_by_file, to, verb, asked))
     click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
     if refusal and touched["touched"]:
         click.echo(f"it was refused with {refusal}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import click
 
@@ -87,7 +88,7 @@ def _wait(to: Door, at: At, deadline: float | None) -> tuple[Look | None, bool]:
                 status = current(here)
                 status_at = time.monotonic() + STATUS_EVERY_S
                 # The daemon's own clock stamps what it writes, and may be a little off ours.
-                begun = begun or datetime.fromisoformat(status["daemon"]["now"]).timestamp()
+                begun = begun or _clock_of(status["daemon"])
             seen = at(here, begun)
             ended = not seen.goes_on
             why = [] if ended and not seen.failed else [*explanations(status, goes_on=not ended)]
@@ -103,6 +104,12 @@ def _wait(to: Door, at: At, deadline: float | None) -> tuple[Look | None, bool]:
         if deadline is not None and time.monotonic() + LOOK_EVERY_S > deadline:
             return seen, False
         time.sleep(LOOK_EVERY_S)
+
+
+def _clock_of(daemon: dict[str, Any]) -> float:
+    """One that an upgrade has not restarted yet does not tell; then it is ours."""
+    now = daemon.get("now")
+    return time.time() if now is None else datetime.fromisoformat(now).timestamp()
 
 
 def _patience_s(deadline: float | None) -> float:

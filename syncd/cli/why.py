@@ -274,7 +274,7 @@ def _advice(row: Row) -> Iterator[tuple[str, str]]:
             yield "syncd resume", "sending is paused"
         elif daemon == "blocked":
             yield "syncd check --online", "is it the token, the account or api.version?"
-        if row["daemon"]["probe"] == "awaited":
+        if row["daemon"].get("probe") == "awaited":
             yield f"syncd retry {patch['id']}", "ask the API now"
         elif _state(row) == "deferred" and daemon == "running":
             yield f"syncd retry --run {run}", "try now"

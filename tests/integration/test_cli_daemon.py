@@ -5,12 +5,14 @@ import os
 import select
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -952,3 +954,43 @@ def test_an_api_that_knows_no_run_at_all_is_a_trouble_that_names_the_setting(
     assert (few["outbox"]["dead"], few["troubles"]) == (9, [])
     assert (many["outbox"]["dead"], len(many["troubles"])) == (10, 1)
     assert "check api.base_url and api.workspace_id, then syncd retry --reason " in shown
+
+
+class Older(BaseHTTPRequestHandler):
+    """A daemon that is not restarted yet: it tells less than the commands of today ask for."""
+
+    def do_GET(self) -> None:
+        outbox = {"pending": 0, "in_flight": 0, "dead": 0, "held": 0, "delivered": 1}
+        daemon = {"running": True, "state": "running", "reason": None}
+        status = {"daemon": daemon, "outbox": outbox, "spool": {"waiting": 0}, "troubles": []}
+        self._answer(status if self.path == "/status" else None)
+
+    def do_POST(self) -> None:
+        self._answer({"touched": 3, "in_flight": 0, "superseded": 0, "unclear": 0, "left_out": {}})
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, it: object) -> None:
+        body = b"" if it is None else json.dumps(it).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_commands_of_an_upgrade_work_with_the_daemon_from_before(tmp_path: Path) -> None:
+    """Between the installation and the restart."""
+    path = tmp_path / "state/syncd/syncd.sock"
+    path.parent.mkdir(parents=True)
+    with socketserver.ThreadingUnixStreamServer(str(path), Older) as older:
+        threading.Thread(target=older.serve_forever, args=(0.01,)).start()
+        waited = syncd("wait", "--all", folder=tmp_path)
+        retried = syncd("retry", "--all", folder=tmp_path)
+        older.shutdown()
+
+    assert (waited.returncode, waited.stdout, waited.stderr) == (0, "delivered\n", "")
+    assert (retried.returncode, retried.stdout, retried.stderr) == (0, "retried 3 patches\n", "")
