@@ -201,15 +201,17 @@ def _spool(to: Door) -> Iterator[tuple[Level, str]]:
 
 
 def _folder(folder: Path, spool: Path) -> Iterator[tuple[Level, str]]:
+    from syncd.spool import no_folder
+
     try:
-        status = folder.stat()
+        status = folder.lstat()  # the daemon follows no link there
     except FileNotFoundError:
         return  # the daemon makes it
     except OSError as error:
         yield Level.FAIL, f"{error.strerror}"
         return
-    if not stat.S_ISDIR(status.st_mode):
-        yield Level.FAIL, "not a folder: move it away"
+    if flaw := no_folder(status.st_mode):
+        yield Level.FAIL, flaw
         return
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         yield Level.FAIL, "this user may not read and write it"

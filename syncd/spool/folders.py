@@ -88,7 +88,8 @@ class Spool:
     """Folders under one path, on one file system.
 
     Every call blocks, and all but those that count raise OSError. One caller at a time: `lock` is
-    what guards it against another daemon.
+    what guards it against another daemon. The path may lead through links; a link in place of one
+    of the folders is not followed, for what is behind it was never dropped here.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Spool:
         self.taking = path / "taking"
         self.done = path / "done"
         self._rejected = path / "rejected"
+        self._folders = (self.incoming, self.taking, self.done, self._rejected)
         self._clock = clock
         self._seen: dict[str, tuple[tuple[int, ...], float]] = {}
 
@@ -115,27 +117,23 @@ class Spool:
         Those that are there keep their mode: whoever has opened them to a group meant it.
         """
         self.path.mkdir(0o750, parents=True, exist_ok=True)
-        for folder, mode in (
-            (self.incoming, 0o750),
-            (self.taking, 0o700),
-            (self.done, 0o750),
-            (self._rejected, 0o750),
-        ):
-            folder.mkdir(mode, exist_ok=True)
+        for folder in self._folders:
+            folder.mkdir(0o700 if folder == self.taking else 0o750, exist_ok=True)
+        self._must_be_folders()
 
     def hindrance(self, error: OSError) -> str | None:
         """Which of the folders has made a call fail, and what to do; None if that is not it."""
         if error.errno not in _OF_FOLDERS:
             return None
-        for folder in (self.path, self.incoming, self.taking, self.done, self._rejected):
+        for folder in (self.path, *self._folders):
             try:
-                mode = folder.stat().st_mode
+                mode = (folder.stat() if folder == self.path else folder.lstat()).st_mode
             except FileNotFoundError:
                 continue  # it is made anew
             except OSError as unseen:
                 return f"{folder}: {unseen.strerror}: let the daemon's user get there"
-            if not stat.S_ISDIR(mode):
-                return f"{folder}: not a folder: move it away"
+            if flaw := no_folder(mode):
+                return f"{folder}: {flaw}"
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 return f"{folder}: {_denied(folder)}"
         return None
@@ -157,6 +155,7 @@ class Spool:
         ready: list[tuple[int, Candidate]] = []
         refused: list[tuple[str, str]] = []
         waits: list[float] = []
+        self._must_be_folders()
         seen = self._seen
         self._seen = {}
         for name in os.listdir(self.incoming):
@@ -176,6 +175,7 @@ class Spool:
 
     def open(self, candidate: Candidate) -> Taken:
         """Open a file that is still in `incoming/`; `claim` comes next."""
+        self._must_be_folders()
         if os.path.lexists(self.taking / candidate.name):
             raise FileExistsError(errno.EEXIST, "one of that name is being taken", candidate.name)
         file = _open(self.incoming / candidate.name)
@@ -186,6 +186,7 @@ class Spool:
 
         If another has taken its place meanwhile, that one is claimed, and nothing known of it.
         """
+        self._must_be_folders()
         os.rename(self.incoming / taken.name, self.taking / taken.name)
         os.fsync(taken.file.fileno())
         _sync(self.taking, self.incoming)
@@ -197,11 +198,13 @@ class Spool:
 
     def leftovers(self) -> list[str]:
         """The files in `taking/`, oldest first: what an earlier process had claimed."""
+        self._must_be_folders()
         names = [name for name in os.listdir(self.taking) if not name.startswith(".")]
         return sorted(names, key=lambda name: ((self.taking / name).lstat().st_mtime_ns, name))
 
     def resume(self, name: str) -> Taken | Refuse:
         """Open a file in `taking/`."""
+        self._must_be_folders()
         path = self.taking / name
         refusal = refusal_of(path.lstat().st_mode)
         if refusal is not None:
@@ -214,6 +217,7 @@ class Spool:
 
         They are on disk when this returns the offset after them.
         """
+        self._must_be_folders()
         path = self._rejects_of(name)
         new = not path.exists()
         with path.open("ab") as file:
@@ -227,6 +231,7 @@ class Spool:
 
     def cut_rejects(self, name: str, at: int) -> None:
         """Drop what was written of the rejects of a file and not recorded."""
+        self._must_be_folders()
         with suppress(FileNotFoundError):
             if at == 0:
                 self._rejects_of(name).unlink()
@@ -235,6 +240,7 @@ class Spool:
 
     def finish(self, name: str) -> None:
         """Publish the rejects of a file in `taking/`, then move it to `done/`."""
+        self._must_be_folders()
         rejects = self._rejects_of(name)
         if rejects.exists():
             target = self._free(self._rejected, name, ".rejected.jsonl")
@@ -246,13 +252,22 @@ class Spool:
 
     def reject(self, name: str, reason: str) -> None:
         """Move a file from `taking/` to `rejected/` whole, beside its reason."""
+        self._must_be_folders()
         if self._rejects_of(name).exists():
             os.rename(self._rejects_of(name), self._free(self._rejected, name, ".rejected.jsonl"))
         self._move_out(self.taking / name, reason)
 
     def refuse(self, name: str, reason: str) -> None:
         """Move what is no regular file from `incoming/` to `rejected/`, beside the reason."""
+        self._must_be_folders()
         self._move_out(self.incoming / name, reason)
+
+    def _must_be_folders(self) -> None:
+        """Right before each use: a link in place of a folder would be followed without a word."""
+        for folder in self._folders:
+            with suppress(FileNotFoundError):  # it is made anew
+                if flaw := no_folder(folder.lstat().st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, flaw, str(folder))
 
     def _move_out(self, path: Path, reason: str) -> None:
         if not os.path.lexists(path):
@@ -322,6 +337,14 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
+def no_folder(mode: int) -> str | None:
+    """Why something of that mode, itself and not what it leads to, is no folder of a spool."""
+    if stat.S_ISDIR(mode):
+        return None
+    what = "a symbolic link, not a folder" if stat.S_ISLNK(mode) else "not a folder"
+    return f"{what}: move it away"
+
+
 def _denied(folder: Path) -> str:
     with suppress(OSError):  # a disk that is gone
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
@@ -346,14 +369,14 @@ def _fit(stem: str, ending: str) -> str:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return os.listdir(folder)
+        return [] if folder.is_symlink() else os.listdir(folder)
     except OSError:
         return []
 
 
 def _sync(*folders: Path) -> None:
     for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:

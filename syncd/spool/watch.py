@@ -22,6 +22,7 @@ _MASK = (
     | Mask.DELETE_SELF
     | Mask.MOVE_SELF
     | Mask.ONLYDIR
+    | Mask.DONT_FOLLOW
 )
 # Attributes: what could not be read may be readable now.
 _NEWS = Mask.CREATE | Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.DELETE | Mask.ATTRIB

@@ -109,6 +109,23 @@ def test_a_spool_open_to_everyone_is_told(tmp_path: Path) -> None:
     assert found["spool"][0] == "ok"
 
 
+def test_a_folder_of_the_spool_that_is_a_link_is_told(tmp_path: Path) -> None:
+    """Wherever it leads: the daemon follows none. The spool itself may be reached through one."""
+    spool = tmp_path / "state/syncd/spool"
+    spool.parent.mkdir(parents=True)
+    (tmp_path / "disk/incoming").mkdir(parents=True)
+    spool.symlink_to(tmp_path / "disk")
+    before = check(tmp_path, SYNCD_API__TOKEN="t")
+    (spool / "taking").symlink_to(tmp_path / "disk/incoming")
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t")
+
+    assert (before[0], before[1]["spool"][0]) == (0, "ok")
+    assert code == 1
+    why = f"{spool / 'taking'}: a symbolic link, not a folder: move it away"
+    assert found["spool"] == ("FAIL", why)
+
+
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:

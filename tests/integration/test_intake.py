@@ -522,9 +522,8 @@ async def test_a_file_that_cannot_be_moved_stays_and_is_tried_again(
     store: FragileStore, spool: Spool
 ) -> None:
     intake = Intake(store, spool, rescan_s=0.02)
-    elsewhere = Path(tempfile.mkdtemp(dir=SHM))
-    spool.taking.rmdir()
-    spool.taking.symlink_to(elsewhere)
+    here = spool.taking
+    spool.taking = elsewhere = Path(tempfile.mkdtemp(dir=SHM))
     drop(spool, "a.jsonl", GOOD)
 
     async with running(intake, spool) as moves:
@@ -532,9 +531,8 @@ async def test_a_file_that_cannot_be_moved_stays_and_is_tried_again(
             while not intake.figures.left:  # noqa: ASYNC110  it is a fact, not an event
                 await asyncio.sleep(0)
         assert (spool.incoming / "a.jsonl").exists()
-        spool.taking.unlink()
+        spool.taking = here
         os.rmdir(elsewhere)
-        spool.taking.mkdir()
         await ended(moves, store, "a.jsonl")
 
         assert intake.figures.left == ()
@@ -565,6 +563,53 @@ async def test_a_folder_that_is_a_file_is_told_and_waited_for(
 
     assert trouble == f"{spool.done}: not a folder: move it away"
     assert intake.figures.trouble is None
+    assert tree(spool.done) == {"a.jsonl": GOOD}
+
+
+@pytest.mark.parametrize("since", ["the start", "later"])
+@pytest.mark.parametrize("name", ["incoming", "taking", "done", "rejected"])
+async def test_a_folder_that_is_a_link_is_told_and_not_followed(
+    store: FragileStore, spool: Spool, tmp_path: Path, name: str, since: str
+) -> None:
+    """What lies behind it was never dropped here, and stays."""
+    folder, behind, aside = spool.path / name, tmp_path / "behind", tmp_path / "aside"
+    (behind / "inside").mkdir(parents=True)
+    (behind / "other.jsonl").write_text(line(2))
+    intake = Intake(store, spool, rescan_s=0.02)
+
+    def put_in_place() -> None:
+        folder.rename(aside)
+        folder.symlink_to(behind)
+
+    if since == "the start":
+        put_in_place()
+    async with running(intake, spool):
+        if since == "later":
+            await intake.watching.wait()
+            put_in_place()
+        async with asyncio.timeout(SOON_S):
+            while not (trouble := intake.figures.trouble):  # noqa: ASYNC110  a fact, no event
+                await asyncio.sleep(0)
+        folder.unlink()
+        aside.rename(folder)
+        drop(spool, "a.jsonl", GOOD)
+        await store.closing.wait()
+
+    assert trouble == f"{folder}: a symbolic link, not a folder: move it away"
+    assert sorted(path.name for path in behind.iterdir()) == ["inside", "other.jsonl"]
+    assert rows_of(store) == [row(1)]
+
+
+async def test_the_way_to_the_spool_may_lead_through_links(
+    store: FragileStore, spool: Spool, tmp_path: Path
+) -> None:
+    """State may well lie on another disk."""
+    (tmp_path / "way").symlink_to(spool.path)
+    through = Spool(tmp_path / "way", spool.settle_s, spool.max_file_bytes)
+    drop(through, "a.jsonl", GOOD)
+
+    await take_in(store, through, "a.jsonl")
+
     assert tree(spool.done) == {"a.jsonl": GOOD}
 
 
