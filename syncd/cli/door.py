@@ -221,6 +221,8 @@ def is_there(path: Path) -> bool:
         return False
     except PermissionError as error:
         raise SyncdError(f"{path}: permission denied: run this as its owner") from error
+    except OSError as error:
+        raise SyncdError(f"{path}: {error.strerror}: name another path") from error
     return True
 
 

@@ -52,10 +52,17 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file. Raises StoreError for what is none, such as a folder."""
-    if not path.exists():
+    """Whether there is a file. Raises StoreError for what is none, such as a folder, and where that
+    cannot be seen: the file may well be there."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    if not path.is_file():
+    except PermissionError as error:
+        raise StoreError(f"{path}: permission denied: run this as its owner") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}: name another file in store.path") from error
+    if not stat.S_ISREG(mode):
         raise StoreError(f"{path}: not a file: name another one in store.path")
     return True
 

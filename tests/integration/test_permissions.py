@@ -52,6 +52,9 @@ def test_check_and_run_agree_on_a_folder_that_is_closed(
     assert database.startswith("FAIL")
     assert "permission denied" in database
     assert str(folder) in database
+    (told,) = ran.stderr.splitlines()
+    assert told.startswith(f"syncd: {folder}")
+    assert mode == 0o555 or database.endswith(told.removeprefix("syncd: "))
 
 
 def test_check_and_run_agree_on_a_folder_that_is_a_file(tmp_path: Path) -> None:
