@@ -141,7 +141,7 @@ def _daemon(to: Door) -> Iterator[tuple[Level, str]]:
 
 def _database(to: Door) -> Iterator[tuple[Level, str]]:
     from syncd.store import integrity
-    from syncd.store.schema import newest, open_reader
+    from syncd.store.schema import locked, newest, open_reader
 
     path = to.paths.store
     if why := _hindrance(to, path):
@@ -155,8 +155,11 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
         return
     with opened(open_reader, path) as db:
         flaws = list(integrity.flaws(db))
+        busy = locked(path, BUSY_S) if os.access(path, os.W_OK) else None
     for flaw in flaws:
         yield Level.FAIL, f"{path}: {flaw}"
+    if busy is not None:
+        yield Level.WARN, str(busy)
     if (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO:
         yield Level.WARN, f"{path}: open to everyone on this machine (mode {mode:04o}): chmod 0600"
     if (free := _free_bytes(path)) < SCARCE_BYTES:
@@ -276,6 +279,7 @@ def _other_generation(answer: Reply, version: str) -> Iterator[tuple[Level, str]
 
 
 _FIRST_BARE = "2026-02-09"
+BUSY_S = 2.0  # the daemon and other producers have it for a moment each
 SCARCE_BYTES = 8 << 20  # what the log grows to before it is folded back into the database
 NO_RUN = "syncd-check-no-such-run"
 

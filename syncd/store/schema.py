@@ -11,7 +11,14 @@ from pathlib import Path
 
 from syncd.store import integrity
 from syncd.store.access import hindrance, log_left
-from syncd.store.errors import SQLITE_ERRORS, SqliteError, StoreError, recovery, translated
+from syncd.store.errors import (
+    SQLITE_ERRORS,
+    SqliteError,
+    StoreBusy,
+    StoreError,
+    recovery,
+    translated,
+)
 
 BUSY_TIMEOUT_S = 5.0
 AGAIN_S = 0.005
@@ -100,6 +107,25 @@ def open_reader(path: Path) -> sqlite3.Connection:
             "run the syncd that the daemon runs"
         )
     return db
+
+
+def locked(path: Path, patience_s: float) -> StoreBusy | None:
+    """What to say of another process that keeps the database locked for longer than that.
+
+    It changes nothing while a reader of this process has the database open: the last to close it
+    would fold the log back. Whether this user may write at all is another question.
+    """
+    db = _connect(f"{path.absolute().as_uri()}?mode=rw")
+    try:
+        db.execute(f"PRAGMA busy_timeout = {int(1000 * patience_s)}")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("ROLLBACK")
+    except SQLITE_ERRORS as error:
+        known = translated(error, str(path))
+        return known if isinstance(known, StoreBusy) else None
+    finally:
+        db.close()
+    return None
 
 
 def _opened(path: Path, how: str) -> tuple[sqlite3.Connection, int]:

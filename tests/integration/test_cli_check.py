@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -91,6 +92,20 @@ def test_a_counter_that_is_wrong_is_found(tmp_path: Path) -> None:
 
     assert code == 1
     assert "the counter of pending says 7, there are 1" in found["database"][1]
+
+
+def test_who_keeps_the_database_locked_is_told(tmp_path: Path) -> None:
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    path = tmp_path / "state/syncd/syncd.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        found = syncd("check", folder=tmp_path, SYNCD_API__TOKEN="t")
+
+    assert found.returncode == 0
+    (told, _) = [it for it in found.stdout.splitlines() if it.split()[1] == "database"]
+    assert told.startswith(f"warn  database       {path}: locked by another process")
+    assert f"fuser -v {path}" in told
 
 
 def test_a_spool_open_to_everyone_is_told(tmp_path: Path) -> None:

@@ -284,6 +284,24 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
         db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')")
 
 
+def test_who_keeps_the_database_locked_is_noticed_and_nothing_changed(tmp_path: Path) -> None:
+    """Not even the log of a process that was killed, with what it holds."""
+    path, copy = made(tmp_path / "a.db"), tmp_path / "syncd.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')")
+        for end in ("", "-wal"):
+            Path(f"{copy}{end}").write_bytes(Path(f"{path}{end}").read_bytes())
+        before = fingerprint(copy), fingerprint(Path(f"{copy}-wal"))
+        with closing(open_reader(path)), closing(open_reader(copy)):
+            writer.execute("BEGIN IMMEDIATE")
+            busy, free = schema.locked(path, 0.0), schema.locked(copy, 0.0)
+            writer.execute("ROLLBACK")
+
+    assert f"{path}: locked by another process" in str(busy)
+    assert free is None
+    assert (fingerprint(copy), fingerprint(Path(f"{copy}-wal"))) == before
+
+
 def test_a_path_with_signs_that_mean_something_in_a_uri_is_only_a_path(tmp_path: Path) -> None:
     path = made(tmp_path / "a?mode=memory#x%20 ü.db")
 
