@@ -24,7 +24,7 @@ NUMBERS = (
 )
 # What is nought everywhere would push the rest off a narrow screen.
 _COLUMNS = (
-    Column("BATCH", least=16, middle=True),
+    Column("BATCH", least=12, late=True),
     Column("DONE", right=True),
     Column("PATCHES", right=True),
     Column("WAITING", right=True, spare=5),

@@ -22,7 +22,7 @@ _ALL = (
     Column("FAILURES", right=True, spare=3, rare=True),
     Column("NEXT", spare=5, rare=True),
     Column("ERROR", least=8, rare=True),
-    Column("BATCH", least=8, middle=True, spare=1, rare=True),
+    Column("BATCH", least=8, late=True, spare=1, rare=True),
     Column("WATCHED", spare=2, rare=True),
     Column("AGE", spare=4),
 )
@@ -30,7 +30,7 @@ _DEAD = (
     Column("ID", right=True),
     Column("RUN"),
     Column("ATTEMPTS", right=True, spare=3, rare=True),
-    Column("BATCH", least=8, middle=True, spare=1, rare=True),
+    Column("BATCH", least=8, late=True, spare=1, rare=True),
     Column("AGE", spare=4),
     Column("ERROR", least=8),
     Column("WATCHED", spare=2, rare=True),

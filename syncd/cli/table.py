@@ -24,8 +24,9 @@ class Column:
     least: int | None = None
     """Longer values are shortened down to this before the line is too long. None: never, for what
     is copied into the next command; the line is rather broken."""
-    middle: bool = False
-    """Shortened in the middle, for what has its difference at the end."""
+    late: bool = False
+    """Shortened only where leaving columns out is not enough: a name that the next command wants,
+    but that may be as long as a file's."""
     spare: int = 0
     """Columns with a number here are left out where it is too narrow for all, 1 first."""
     rare: bool = False
@@ -68,9 +69,8 @@ def table(
 def fitted(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
     """Widths that fit into the room, 0 for a column left out.
 
-    The widest is shortened first. If that is not enough, columns that can be spared go. Where even
-    that is not enough, because of those that are never shortened, the line is broken anyway: all
-    stay.
+    The widest is shortened first. If that is not enough, columns that can be spared go, then those
+    are shortened that were to stay whole. Where even that is not enough the line is broken.
     """
     spare = sorted((c.spare, i) for i, c in enumerate(columns) if c.spare)
     kept = list(widths)
@@ -79,7 +79,7 @@ def fitted(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[
         if _total(narrow) <= room:
             return narrow
         if not spare:
-            return _narrowed(columns, widths, room)
+            return _narrowed(columns, narrow, room, late=True)
         kept[spare.pop(0)[1]] = 0
 
 
@@ -94,20 +94,29 @@ def _on_terminal(
     widths = fit(rows)
     if _total(widths) <= room:
         return widths
-    short = [row for row in rows if _total(fit([row])) <= room]
-    return fit(short or [min(rows, key=lambda row: _total(fit([row])))])
+    if short := [row for row in rows if _total(fit([row])) <= room]:
+        return fit(short)
+    shortest = fit([min(rows, key=lambda row: _total(fit([row])))])
+    # As no line fits, none is shortened below the least that its column may have.
+    return [
+        size if not size or column.least is None else max(size, least)
+        for column, size, least in zip(columns, shortest, widths, strict=True)
+    ]
 
 
-def _narrowed(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
-    narrow = [
-        width if column.least is None else min(width, max(room, column.least))
+def _narrowed(
+    columns: Sequence[Column], widths: Sequence[int], room: int, *, late: bool = False
+) -> list[int]:
+    least = [
+        width if column.least is None or (column.late and not late) else min(width, column.least)
         for column, width in zip(columns, widths, strict=True)
     ]
+    narrow = [min(width, max(room, low)) for width, low in zip(widths, least, strict=True)]
     while _total(narrow) > room:
         slack = [
             (width, i)
-            for i, (column, width) in enumerate(zip(columns, narrow, strict=True))
-            if column.least is not None and width > column.least
+            for i, (low, width) in enumerate(zip(least, narrow, strict=True))
+            if width > low
         ]
         if not slack:
             break
@@ -120,22 +129,16 @@ def cut(line: str) -> str:
     return shortened(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line
 
 
-def shortened(text: str, size: int, *, middle: bool = False) -> str:
+def shortened(text: str, size: int) -> str:
     """The text in so many columns of a terminal, with an ellipsis for what is missing."""
     if width(text) <= size:
         return text
-    end = ""
-    if middle:
-        for sign in reversed(text):
-            if width(sign + end) > (size - 1) // 2:
-                break
-            end = sign + end
     begin = ""
     for sign in text:
-        if width(begin + sign) + 1 + width(end) > size:
+        if width(begin + sign) + 1 > size:
             break
         begin += sign
-    return f"{begin}…{end}"
+    return f"{begin}…"
 
 
 def width(text: str) -> int:
@@ -173,7 +176,7 @@ def _line(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int]) 
         if not size:
             continue
         keep = column.least is None
-        text = value if keep else shortened(value, size, middle=column.middle)
+        text = value if keep else shortened(value, size)
         padding = " " * (size - width(text))
         cells.append(padding + text if column.right else text + padding)
     return GAP.join(cells).rstrip()

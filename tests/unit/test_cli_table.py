@@ -13,7 +13,7 @@ from syncd.cli.table import BLOCK, GAP, Column, fitted, shortened, table, width
 
 ID = Column("ID", right=True)
 NAME = Column("NAME", least=4)
-FILE = Column("FILE", least=6, middle=True, spare=1)
+FILE = Column("FILE", least=6, spare=1)
 AGE = Column("AGE", spare=2)
 
 
@@ -52,8 +52,8 @@ def test_what_can_be_spared_goes_where_shortening_is_not_enough() -> None:
     assert fitted((ID, NAME, FILE, AGE), (3, 40, 40, 5), 10) == [3, 5, 0, 0]
 
 
-def test_where_the_line_must_be_broken_for_an_id_no_column_goes() -> None:
-    assert fitted((ID, NAME, FILE, AGE), (70, 40, 40, 5), 20) == [70, 4, 6, 5]
+def test_where_the_line_must_be_broken_it_is_no_longer_than_it_must_be() -> None:
+    assert fitted((ID, NAME, FILE, AGE), (70, 40, 40, 5), 20) == [70, 4, 0, 0]
 
 
 @given(
@@ -64,26 +64,27 @@ def test_no_line_is_longer_than_the_room_but_for_ids(widths: list[int], room: in
     shown = fitted((ID, NAME, FILE, AGE), widths, room)
 
     assert shown[0] == widths[0]
-    assert total(shown) <= room or shown == [
-        *(widths[0], min(4, widths[1]), min(6, widths[2]), widths[3])
-    ]
+    assert total(shown) <= room or shown == [widths[0], min(4, widths[1]), 0, 0]
     assert all(0 <= got <= wanted for got, wanted in zip(shown, widths, strict=True))
 
 
 @given(st.text(st.characters(codec="utf-8", categories=["L", "N"])), st.integers(1, 30))
 def test_a_shortened_value_says_so_and_fits(text: str, size: int) -> None:
-    for middle in (False, True):
-        short = shortened(text, size, middle=middle)
+    short = shortened(text, size)
 
-        assert width(short) <= size
-        assert ("…" in short) == (width(text) > size)
+    assert width(short) <= size
+    assert ("…" in short) == (width(text) > size)
 
 
-def test_a_file_name_keeps_both_its_ends() -> None:
-    name = "customer-export-2026-11-24.jsonl"
+def test_a_name_that_the_next_command_wants_is_shortened_last() -> None:
+    """Columns that can be spared go before, and it with them where it is one of those."""
+    batch, age = Column("BATCH", least=4, late=True), Column("AGE", spare=2)
 
-    assert shortened(name, 17, middle=True) == "customer…24.jsonl"
-    assert shortened(name, 17) == "customer-export-…"
+    assert fitted((ID, NAME, batch, age), (3, 20, 20, 5), 40) == [3, 6, 20, 5]
+    assert fitted((ID, NAME, batch, age), (3, 20, 20, 5), 32) == [3, 5, 20, 0]
+    assert fitted((ID, NAME, batch, age), (3, 20, 20, 5), 20) == [3, 4, 9, 0]
+    spared = Column("BATCH", least=4, late=True, spare=1)
+    assert fitted((ID, NAME, spared, age), (3, 20, 20, 5), 30) == [3, 18, 0, 5]
 
 
 @pytest.mark.usefixtures("terminal")
@@ -121,6 +122,34 @@ def test_what_is_counted_of_a_patch_has_the_name_and_the_number_that_it_has_in_j
     assert {"ATTEMPTS", "FAILURES"} <= {column.title for column in _ALL}
 
 
+@pytest.mark.parametrize("room", [20, 30, 40, 60])
+@pytest.mark.usefixtures("terminal")
+def test_a_file_name_is_whole_in_batches_for_as_long_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """`wait --batch` wants it. What can be spared goes, and that is said."""
+    monkeypatch.setenv("COLUMNS", str(room))
+    values = {"DONE": "100%", "BEGUN": "3 h 12 min ago"}
+    values |= dict.fromkeys(("PATCHES", "WAITING", "DELIVERED"), "1,000")
+    lost: list[str] = []
+
+    def shown(*names: str) -> list[str]:
+        rows = [values | {"BATCH": name} for name in names]
+        cells = [[row.get(column.title, "0") for column in _COLUMNS] for row in rows]
+        return list(table(_COLUMNS, cells, lambda: lost.append("something")))
+
+    lines = shown("orders-1.jsonl", "orders-22.jsonl", "may.csv")
+    cut = shown("customer-export-of-the-whole-year-until-2026-11-24.jsonl")[1]
+
+    whole = ["orders-1.jsonl", "orders-22.jsonl", "may.csv"]
+    narrow = ["orders-1.js…", "orders-22.j…", "may.csv"]
+    assert [line.split()[0] for line in lines[1:]] == (whole if room > 20 else narrow)
+    assert max(map(width, lines)) <= max(room, len("orders-22.j…  DONE  PATCHES"))
+    assert cut.startswith("customer-ex")
+    assert cut.split()[0].endswith("…")
+    assert lost == ["something"] * 2
+
+
 @pytest.mark.parametrize("rare", [{"REJECTED"}, {"HELD", "DEAD", "REJECTED"}])
 @pytest.mark.usefixtures("terminal")
 def test_batches_with_trouble_fit_60_columns(
@@ -143,7 +172,8 @@ def test_batches_with_trouble_fit_60_columns(
 
 @pytest.mark.usefixtures("terminal")
 def test_a_run_id_that_is_too_long_breaks_its_own_line_only() -> None:
-    """Which has all columns too; those of the others stand where they would without it."""
+    """The columns of the others stand where they would without it, and it has them all too; alone,
+    it has those that cannot be spared."""
     values = {
         "ID": 1234,
         "RUN": "workflow_run_1",
@@ -164,10 +194,10 @@ def test_a_run_id_that_is_too_long_breaks_its_own_line_only() -> None:
     head, normal = shown(values)
 
     assert shown(values, long)[:2] == [head, normal]
-    for lines in (shown(values, long), shown(long, long)):
-        assert head.split() == lines[0].split()
-        assert lines[-1].split()[:2] == ["1234", "x" * 255]
-        assert {"deferred", "12", "in", "TIMEOUT", "may.csv"} <= {*lines[-1].split()}
+    mixed, alone = shown(values, long)[-1].split(), shown(long, long)[-1].split()
+    assert mixed[:2] == ["1234", "x" * 255]
+    assert {"deferred", "12", "in", "TIMEOUT", "may.csv"} <= {*mixed}
+    assert alone == ["1234", "x" * 255, "deferred", "TIMEOUT"]
 
 
 @pytest.mark.usefixtures("terminal")
