@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 
 import structlog
 
@@ -38,6 +39,7 @@ logger = structlog.get_logger()
 LOOK_S = 5.0  # the database has that long to say how things stand
 CLOSE_S = 10.0  # after the drain; whatever still hangs then is left as after a kill
 WATCH_AGAIN_S = 1.0
+MUTE_S = 1.0  # for longer a start does not wait for the database without a word
 
 
 def run(config: Config, environ: Mapping[str, str], config_path: str | None = None) -> int:
@@ -132,17 +134,19 @@ class Daemon:
 
     async def _build(self, stack: AsyncExitStack) -> None:
         config = self._config
-        async with notify.extending(self._notify, "starting: opening the database"):
-            self._store = await Store.open(
-                self._paths.store, self._wall, group_access=config.store.group_access
-            )
+        with _aloud(self._paths.store):
+            async with notify.extending(self._notify, "starting: opening the database"):
+                self._store = await Store.open(
+                    self._paths.store, self._wall, group_access=config.store.group_access
+                )
         stack.push_async_callback(self._store.close)
         self._spool = Spool(self._paths.spool, config.spool.settle_s, config.spool.max_file_bytes)
         with suppress(OSError):  # intake says so, and waits
             await asyncio.to_thread(self._spool.prepare)
         if (locked := await asyncio.to_thread(lock, self._paths.spool)) is not None:
             stack.callback(os.close, locked)
-        unclean = await self._store.begin(_suspect_s(config), boot(), self._wall.booted_at)
+        with _aloud(self._paths.store):
+            unclean = await self._store.begin(_suspect_s(config), boot(), self._wall.booted_at)
         self._begun_clean = not unclean
         if unclean:
             logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
@@ -335,6 +339,23 @@ class Daemon:
         self._notify.stopping(f"stopping: waiting for answers, up to {drain_s:g} s")
         self._notify.extend(drain_s + CLOSE_S)
         logger.info("daemon.draining", in_flight=len(self._relay.in_flight), drain_s=drain_s)
+
+
+@contextmanager
+def _aloud(store: Path) -> Iterator[None]:
+    """Who looks on shall know what a start waits for, before it is refused."""
+    saying = asyncio.get_running_loop().call_later(
+        MUTE_S,
+        lambda: logger.warning(
+            "daemon.waits",
+            store=str(store),
+            meaning=f"another process may keep it locked: `fuser -v {store}` names who has it open",
+        ),
+    )
+    try:
+        yield
+    finally:
+        saying.cancel()
 
 
 def _cut_off() -> None:

@@ -879,7 +879,8 @@ def test_what_was_handed_in_before_the_start_is_delivered(tmp_path: Path, sandbo
 def test_a_daemon_that_starts_while_a_verb_is_at_work_waits_for_it(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
-    """And the verb for the daemon, whoever comes first: here both find somebody else's lock."""
+    """And the verb for the daemon, whoever comes first: here both find somebody else's lock. A
+    start says so before its patience ends."""
     daemon = Daemon(tmp_path, sandbox.url)
     daemon.syncd("enqueue", "edge_2", "--name", "n")
     env = environment(tmp_path, **daemon.environment)
@@ -888,8 +889,14 @@ def test_a_daemon_that_starts_while_a_verb_is_at_work_waits_for_it(
         until_it_waits_for(daemon.database, verb)
         daemon.running = Running("daemon", ["run"], tmp_path, env)
         until_it_waits_for(daemon.database, daemon.running)
+        deadline = time.monotonic() + PATIENCE_S
+        while "daemon.waits" not in daemon.log():
+            assert daemon.running.exit_code is None, daemon.log()
+            assert time.monotonic() < deadline, daemon.log()
+            time.sleep(0.02)
 
     with daemon:
+        assert f"`fuser -v {daemon.database}`" in daemon.log()
         assert (verb.ended(), verb.log()) == (0, "paused: nothing is sent\n")
         assert daemon.syncd("resume").returncode == 0
         assert daemon.syncd("wait", "--all", "--timeout", "10").returncode == 0
