@@ -218,7 +218,7 @@ class Gate:
 
     @property
     def blocked(self) -> bool:
-        """Whether our credentials are refused."""
+        """Whether our credentials were refused when the service was asked last."""
         return self._breaker.position is not Position.CLOSED and (
             self._breaker.cause is Cause.CREDENTIALS
         )
@@ -317,8 +317,13 @@ class Gate:
             )
 
     def _told(self, was: Breaker, outcome: Outcome) -> bool:
-        """Tell the log of a breaker that `outcome` has opened or closed. True if it has closed."""
-        opened = self._breaker.position is Position.OPEN and was.position is Position.CLOSED
+        """Tell the log of a breaker that `outcome` has opened or closed. True if it has closed.
+
+        One that is open for another cause than before has opened for that.
+        """
+        opened = self._breaker.position is Position.OPEN and (
+            was.position is Position.CLOSED or was.cause is not self._breaker.cause
+        )
         closed = self._breaker.position is Position.CLOSED and was.position is not Position.CLOSED
         if opened and isinstance(outcome, LockedOut | Unavailable):
             log.warning(

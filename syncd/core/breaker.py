@@ -83,10 +83,11 @@ def bad(
 
     A streak from one or two runs says something about them, not about the service. So may a run
     that fails `again`: what it opens is doubtful. While not closed only the probe's failure counts:
-    any other was sent before, and tells nothing new.
+    any other was sent before, and tells nothing new. Of a service that has refused our credentials
+    it tells that it could not be asked again: that it fails is what is known of it now.
     """
     if breaker.position is not Position.CLOSED:
-        opened = _opened(breaker, breaker.cause, now + wait_s)
+        opened = _opened(breaker, Cause.SERVER, now + wait_s)
         return replace(opened, doubtful=again) if probe else breaker
     runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
     counted = replace(breaker, streak=breaker.streak + 1, runs=runs)

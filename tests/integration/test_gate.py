@@ -405,6 +405,26 @@ async def test_refused_credentials_block_everything_and_are_told_apart_from_an_o
 
 
 @in_virtual_time
+async def test_a_lockout_ends_where_the_probe_finds_the_service_failing() -> None:
+    """Nobody is told to see to credentials that the last answer says nothing about."""
+    gate = a_gate(started=-10.0)
+    with structlog.testing.capture_logs() as said:
+        await answered(gate, "a", LOCKED_OUT)
+        stood = [(gate.blocked, gate.down, gate.lockout)]
+        for outcome in (FAILING, LOCKED_OUT):
+            gate.leave("a", outcome, probe=await gate.enter())
+            stood.append((gate.blocked, gate.down, gate.lockout))
+
+    refused = (True, False, LOCKED_OUT.trouble)
+    assert stood == [refused, (False, True, None), refused]
+    assert [(line["event"], line["cause"]) for line in said] == [
+        ("gate.shut", "credentials"),
+        ("gate.shut", "server"),
+        ("gate.shut", "credentials"),
+    ]
+
+
+@in_virtual_time
 async def test_it_tells_whether_somebody_can_hurry_the_probe() -> None:
     """Not while one is out, and not while a pause or a silence has to end first."""
     gate = a_gate(started=-10.0, cap_s=60.0)

@@ -101,10 +101,15 @@ def test_credentials_refused_while_the_server_fails_are_what_it_is_about_now() -
     assert (here.cause, here.probe_at) == (Cause.CREDENTIALS, 509.0)
 
 
-def test_a_server_that_fails_while_we_are_locked_out_does_not_let_us_in() -> None:
+def test_what_the_probe_has_met_last_is_what_it_is_open_for() -> None:
+    """A server that fails while we are locked out does not let us in, and refuses us no more."""
     probing = breaker.passed(breaker.locked_out(CLOSED, 0.0, 10.0))
+    failing = breaker.bad(probing, "a", 20.0, 10.0, probe=True)
+    refused = breaker.locked_out(breaker.passed(failing), 30.0, 10.0, probe=True)
 
-    assert breaker.bad(probing, "a", 20.0, 10.0).cause is Cause.CREDENTIALS
+    assert (failing.position, failing.cause, failing.trips) == (Position.OPEN, Cause.SERVER, 2)
+    assert (refused.position, refused.cause) == (Position.OPEN, Cause.CREDENTIALS)
+    assert breaker.bad(probing, "late", 20.0, 10.0) == probing
 
 
 def test_a_probe_that_was_not_sent_may_be_sent_again() -> None:
