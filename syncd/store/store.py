@@ -309,8 +309,12 @@ class Store:
         return await self._writer.atomic(lambda db: retention.sweep(db, after_id, before))
 
     async def remember(self, name: str, value: str | None) -> None:
-        """Keep a small fact beyond this process's life; None forgets it."""
-        await self._writer.atomic(lambda db: facts.set_fact(db, name, value))
+        """Keep a small fact beyond this process's life; None forgets it.
+
+        Not in a file that may have been moved away: to whoever finds that, it would still hold.
+        """
+        write = self._taking if value is None else self._writer.atomic
+        await write(lambda db: facts.set_fact(db, name, value))
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield when a transaction of any process, this one included, has been committed."""

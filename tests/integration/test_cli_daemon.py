@@ -165,7 +165,11 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         while len((after := daemon.status())["troubles"]) < 2:
             assert dropped.exists()
         checked = daemon.syncd("check")
+        braked = daemon.syncd("pause")
+        refused.append(daemon.syncd("resume"))
+        still = daemon.status()["daemon"]["state"]
         away.rename(daemon.database)
+        resumed = daemon.syncd("resume")
         waited = daemon.syncd("wait", "--batch", "d.jsonl", "--timeout", "15")
         while (healed := daemon.status())["troubles"]:
             assert daemon.database.exists()
@@ -178,6 +182,8 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         assert moved in found.stderr
         assert found.stderr.count("\n") == 1
     assert (before["daemon"]["reason"], before["troubles"]) == (None, [])
+    assert (braked.stdout, still) == ("paused: nothing is sent\n", "paused")  # a brake brakes
+    assert resumed.stdout == "resumed\n"
     assert after["troubles"][0].startswith(moved)
     assert after["daemon"]["reason"] == after["troubles"][0]
     assert after["troubles"][1].startswith("the spool waits: ")
