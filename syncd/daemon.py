@@ -200,9 +200,15 @@ class Daemon:
 
     def _on_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        loop.add_signal_handler(signal.SIGINT, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGINT, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    def _asked_to_stop(self) -> None:
+        """Who asks again while it drains does not want to wait for that."""
+        if self._status.draining:
+            self._relay.cut_short()
+        self._stop.set()
 
     def reload(self) -> None:
         """Take in what may change while running; a bad configuration changes nothing at all."""
@@ -338,7 +344,12 @@ class Daemon:
         self.deadline.start()
         self._notify.stopping(f"stopping: waiting for answers, up to {drain_s:g} s")
         self._notify.extend(drain_s + CLOSE_S)
-        logger.info("daemon.draining", in_flight=len(self._relay.in_flight), drain_s=drain_s)
+        logger.info(
+            "daemon.draining",
+            in_flight=len(self._relay.in_flight),
+            drain_s=drain_s,
+            meaning="it waits so long for answers; a second signal ends that",
+        )
 
 
 @contextmanager

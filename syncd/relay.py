@@ -87,7 +87,7 @@ class Relay:
         self._stopping = asyncio.Event()
         self._settler = Settler(store, self._nobody_else)
         self.figures = RelayFigures()
-        self.cut = 0
+        self.cut: set[asyncio.Task[None]] = set()
         """Requests that the end of a drain has cut off: they may have been applied."""
 
     async def run(self) -> None:
@@ -101,18 +101,20 @@ class Relay:
             await self._stopping.wait()
             sending.cancel()
             if self._attempts:
-                _, late = await asyncio.wait(self._attempts, timeout=self.policy.drain_s)
-                for attempt in late:
-                    attempt.cancel()
-                if late:
-                    log.warning("relay.drain_cut", in_flight=len(late))
-                    await asyncio.wait(late)
-                    self.cut = len(late)
+                await asyncio.wait(self._attempts, timeout=self.policy.drain_s)
+                self.cut_short()
+            if self.cut:
+                log.warning("relay.drain_cut", in_flight=len(self.cut))
+                await asyncio.wait(self.cut)
             settling.cancel()
 
     def stop(self) -> None:
         """Begin nothing new; `run` returns when what is out is settled, or `drain_s` is up."""
         self._stopping.set()
+
+    def cut_short(self) -> None:
+        """End the drain now: what is out is abandoned, stays pending, and goes again."""
+        self.cut.update(attempt for attempt in self._attempts if attempt.cancel())
 
     def wake(self) -> None:
         """There may be something new in the outbox. May be called often, may be lost."""
@@ -287,8 +289,7 @@ class Relay:
         now = loop.time()
         self.figures.answered(now - sent_at, now)
         outcome = classify(answer, lane.run, self._wall())
-        again = lane.failures > 0
-        is_back = self._gate.leave(lane.run, outcome, probe=probe, again=again)
+        is_back = self._gate.leave(lane.run, outcome, probe=probe, again=lane.failures > 0)
         self._report(lane, request, outcome)
         decided = settlements(
             lane, request, outcome, self.policy.patience, now=self._wall(), draw=self._draw()

@@ -234,21 +234,32 @@ def test_a_stop_waits_for_answers_and_settles_them(systemd: Supervisor, sandbox:
     assert daemon.rows("SELECT state FROM outbox") == [("delivered",)]
 
 
-def test_a_stop_does_not_wait_longer_than_drain_s(systemd: Supervisor, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("again", [None, signal.SIGTERM, signal.SIGINT], ids=str)
+def test_a_stop_does_not_wait_longer_than_drain_s(
+    systemd: Supervisor, sandbox: Sandbox, again: signal.Signals | None
+) -> None:
+    """Nor for that, if it is asked for again: what is out is left to the next start."""
     sandbox.change(faults="hang=1")
     daemon = systemd.daemon
-    daemon.configure(sandbox.url, delivery={"drain_s": 0.5}, api={"timeout_s": 60.0})
+    drain_s = 0.5 if again is None else 60.0
+    daemon.configure(sandbox.url, delivery={"drain_s": drain_s}, api={"timeout_s": 60.0})
     systemd.start().heard("READY")
     daemon.insert(("run_1", "x", None))
     while sandbox.stats()["requests"] == 0:
         time.sleep(0.01)
 
     began = time.monotonic()
-    code = daemon.stop()
+    if again is not None:
+        daemon.running.signal(signal.SIGTERM)
+        systemd.heard("STOPPING")
+        daemon.running.signal(again)
+    code = daemon.running.ended() if again is not None else daemon.stop()
 
     assert code == 0
     assert time.monotonic() - began < 5.0
     assert daemon.rows("SELECT state FROM outbox") == [("pending",)]
+    assert [cut["in_flight"] for cut in events(systemd, "relay.drain_cut")] == [1]
+    assert daemon.rows("SELECT count(*) FROM facts WHERE name = 'running'") == [(1,)]
 
 
 # The watchdog
