@@ -68,7 +68,8 @@ def group(context: click.Context, config_path: str | None) -> int | None:
     """Get names and metadata onto WorkflowRuns: durable, in order, never over the limit.
 
     Readers work while the daemon is down. Exit codes: 0 fine, 1 trouble, 2 usage, 3 the daemon is
-    not running (status), 4 configuration or credentials, 124 timeout.
+    not running (status), 4 configuration or credentials, 124 timeout (wait), 130 interrupted,
+    143 ended by SIGTERM.
     """
     context.obj = config_path
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
