@@ -33,6 +33,8 @@ class Look:
     """Files of the spool whose patches nobody has counted yet."""
     anything: bool = True
     """Something has been delivered: it is not that there was nothing at all to wait for."""
+    superseded: bool = False
+    """It is one patch that will not go: newer ones of its run have set all of it."""
 
     @property
     def goes_on(self) -> bool:
@@ -51,7 +53,9 @@ def look_at_patch(patch_id: int, to: Door, _: float) -> Look:
     if found is None:
         raise SyncdError(f"no patch {patch_id}: look with `syncd list`")
     row = read_row(found)
-    return Look(int(_is_moving(row)), _named([row] if _has_failed(row) else []))
+    failed = _named([row] if _has_failed(row) else [])
+    superseded = row["state"] == "discarded" and not failed
+    return Look(int(_is_moving(row)), failed, superseded=superseded)
 
 
 def look_at_run(run: str, to: Door, begun: float) -> Look:

@@ -47,8 +47,9 @@ def wait_command(
 ) -> int:
     """Block until everything chosen is delivered.
 
-    Exit code 0 when it is, or when nothing waits; 1 when the rest will not arrive by itself,
-    because it is dead, held, discarded by an operator or was rejected; 124 when the time is up.
+    Exit code 0 when it is, when nothing waits, or when newer patches have set all of it; 1 when the
+    rest will not arrive by itself, because it is dead, held, discarded by an operator or was
+    rejected; 124 when the time is up.
     With --run and --all, what was discarded before the wait began does not count.
     """
     match sum((batch is not None, run is not None, patch is not None, everything)):
@@ -125,6 +126,8 @@ def _tell(look: Look | None, *, in_time: bool, as_json: bool) -> int:
         result, code = "timeout", TIMEOUT
     elif look.failed:
         result, code = "failed", 1
+    elif look.superseded:
+        result = "superseded"
     if as_json:
         found = {
             "result": result,
@@ -139,6 +142,8 @@ def _tell(look: Look | None, *, in_time: bool, as_json: bool) -> int:
         click.echo(f"syncd: the time is up: {look} to go", err=True)
     elif look.failed:
         click.echo("\n".join(look.failed))
+    elif look.superseded:
+        click.echo("superseded: newer patches have set all of it")
     else:
         click.echo("delivered" if look.anything else "nothing waits")
     return code

@@ -1,5 +1,6 @@
 """The commands while no daemon runs: readers read the file, producers write it, verbs change it."""
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from processes import Running, environment, in_use, syncd, until_it_waits_for
+from stores import delivered, opened
 
 from syncd.cli import main
 from syncd.cli.awaited import ROWS
+from syncd.core.settlement import Delivered
 from syncd.store.schema import open_writer
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
@@ -433,6 +436,29 @@ def test_what_is_discarded_counts_where_it_was_asked_for_or_waited_for(tmp_path:
         (1, 2),
     ]
     assert after[0].stdout == after[1].stdout == "nothing waits\n"
+
+
+async def arrived(path: Path, answer: Delivered) -> None:
+    async with opened(path) as store:
+        await store.settle([answer])
+
+
+def test_what_newer_patches_have_set_all_of_is_not_said_to_be_delivered(tmp_path: Path) -> None:
+    enqueue("a", "a", folder=tmp_path)
+    syncd("hold", "1", folder=tmp_path)
+    asyncio.run(arrived(database(tmp_path), delivered("a", 2)))
+    released = syncd("release", "1", folder=tmp_path)
+
+    said = syncd("wait", "--patch", "1", folder=tmp_path)
+    told = syncd("wait", "--patch", "1", "--json", folder=tmp_path)
+
+    assert "1 patch discarded instead: newer patches have set all of it" in released.stdout
+    assert (said.returncode, told.returncode) == (0, 0)
+    assert said.stdout == "superseded: newer patches have set all of it\n"
+    assert (json.loads(told.stdout)["result"], json.loads(told.stdout)["failed"]) == (
+        "superseded",
+        [],
+    )
 
 
 def test_wait_names_what_will_not_arrive(tmp_path: Path) -> None:
