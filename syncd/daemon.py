@@ -222,8 +222,8 @@ class Daemon:
             config = load(self._config_path, self._environ)
             token = read_token(config, self._environ)
         except SyncdError as error:
-            self._refused = str(error)
-            logger.error("daemon.reload_refused", error=str(error), then="all goes on as before")
+            self._refused = "; ".join(str(error).splitlines())  # of several mistakes a line each
+            logger.error("daemon.reload_refused", error=self._refused, then="all goes on as before")
         else:
             self._refused = None
             self._take_over(changes(self._config, config), token)

@@ -166,6 +166,8 @@ def test_a_bad_reload_is_refused_whole_and_says_why(systemd: Supervisor, sandbox
     assert refused["level"] == "error"
     assert "delivery.drain_s = -1" in refused["error"]
     assert "retry.cap" in refused["error"]
+    assert daemon.status()["troubles"] == [said]
+    assert ", did you mean cap_s?; " in said
     daemon.configure(sandbox.url)
     assert daemon.status()["gate"]["limit_per_s"] == 500.0
 
