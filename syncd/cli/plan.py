@@ -44,7 +44,7 @@ def plan_command(*, limit: int, as_json: bool, config_path: str | None) -> None:
 def _page(to: Door, requests: list[bytes], limit: int) -> Iterator[str]:
     status = current(to)
     daemon, outbox = status["daemon"], status["outbox"]
-    if daemon["running"] and daemon["state"] != "running":
+    if daemon["state"] != "running" and daemon["reason"]:
         yield f"{daemon['state']}: {plain(daemon['reason'])}"
         yield ""
     if requests:

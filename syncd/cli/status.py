@@ -91,7 +91,7 @@ def offline(to: Door) -> dict[str, Any]:
     if why := log_left(to.paths.store):
         troubles.append(f"{to.paths.store}: {why}")
     return {
-        "daemon": _stopped(paused=paused) if pid is None else _unheard(to, pid, paused=paused),
+        "daemon": stopped(paused=paused) if pid is None else _unheard(to, pid, paused=paused),
         **known,
         "gate": {
             "limit_per_s": to.config.delivery.rate_per_s,
@@ -115,7 +115,8 @@ UNHEARD = (
 )
 
 
-def _stopped(*, paused: bool) -> dict[str, Any]:
+def stopped(*, paused: bool) -> dict[str, Any]:
+    """What is said of a daemon that is down."""
     from syncd.store.read import instant
 
     return {
@@ -131,7 +132,7 @@ def _stopped(*, paused: bool) -> dict[str, Any]:
 
 def _unheard(to: Door, pid: int, *, paused: bool) -> dict[str, Any]:
     """A daemon that holds the database, and cannot be asked: it may well be sending."""
-    return _stopped(paused=paused) | {
+    return stopped(paused=paused) | {
         "running": True,
         "state": "paused" if paused else "running",
         "reason": ("an operator has paused sending; " if paused else "")

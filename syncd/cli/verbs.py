@@ -13,6 +13,7 @@ import click
 from syncd.cli.door import Door, door, is_there, read_row
 from syncd.cli.options import PATCH_ID, config_option, json_option, text
 from syncd.cli.printing import many, plain, seconds_since
+from syncd.cli.status import stopped
 from syncd.errors import SyncdError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -165,11 +166,22 @@ def _left_alone(
         elif verb != "retry" or patch["state"] != "pending" or _is_probed(touched):
             continue
         elif none or (seconds_since(patch["next_attempt_at"], asked_at) or 0.0) >= 0:
-            stands = touched["daemon"]["state"] not in ("running", "stopped")
-            goes = "" if stands else ", it goes by itself"
+            goes = _goes(touched["daemon"])
             yield (
                 f"patch {patch_id} is pending: nothing to retry{goes}: see `syncd why {patch_id}`"
             )
+
+
+def _goes(daemon: dict[str, Any]) -> str:
+    match daemon["state"], daemon["reason"]:
+        case "running", _:
+            return ", it goes by itself"
+        case "stopped", None:
+            return ", it goes once the daemon runs"
+        case "stopped", _:  # and has more to wait for
+            return ", it goes once the daemon runs, after `syncd resume`"
+        case _:
+            return ""
 
 
 def _is_probed(touched: dict[str, Any]) -> bool:
@@ -226,14 +238,16 @@ def _outlook(touched: dict[str, Any]) -> Iterator[str]:
 
 def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
     from syncd.store import Selection
+    from syncd.store.facts import PAUSED, fact
+
+    async def operate(store: Any) -> tuple[Any, bool]:
+        touched = await store.operate_in_steps(
+            verb, chosen, lambda: nullcontext(()), force=asked["force"]
+        )
+        return touched, await store.read(lambda db: fact(db, PAUSED)) is not None
 
     chosen = Selection(asked["ids"], asked["run"], asked["reason"], asked["all"])
-    touched = _with_store(
-        to,
-        lambda store: store.operate_in_steps(
-            verb, chosen, lambda: nullcontext(()), force=asked["force"]
-        ),
-    )
+    touched, paused = _with_store(to, operate)
     return {
         "touched": touched.touched,
         "in_flight": touched.in_flight,
@@ -243,7 +257,7 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
         "left_out": {str(patch_id): keys for patch_id, keys in touched.left_out.items()},
         "asked": False,
         "asked_with": None,
-        "daemon": {"state": "stopped", "reason": None, "probe": None},
+        "daemon": {"state": "stopped", "reason": stopped(paused=paused)["reason"], "probe": None},
     }
 
 

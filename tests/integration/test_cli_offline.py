@@ -347,10 +347,17 @@ def test_pause_holds_until_resume(tmp_path: Path) -> None:
     syncd("enqueue", "a", "--name", "x", folder=tmp_path)
 
     syncd("pause", folder=tmp_path)
+    planned = syncd("plan", folder=tmp_path).stdout
+    retried = syncd("retry", "1", folder=tmp_path).stderr
     paused = json.loads(syncd("status", "--json", folder=tmp_path).stdout)["daemon"]
     syncd("resume", folder=tmp_path)
     resumed = json.loads(syncd("status", "--json", folder=tmp_path).stdout)["daemon"]
 
+    assert planned.startswith(f"stopped: {paused['reason']}\n\n")
+    assert retried == DOWN + (
+        "syncd: patch 1 is pending: nothing to retry, it goes once the daemon runs, after"
+        " `syncd resume`: see `syncd why 1`\n"
+    )
     assert "paused" in paused["reason"]
     assert resumed["reason"] is None
 
@@ -745,7 +752,7 @@ def test_a_verb_says_why_it_left_a_named_patch_alone(tmp_path: Path) -> None:
     assert "syncd: no patch 3: look with `syncd list`\n" in found.stderr
 
 
-def test_retry_says_of_a_pending_patch_that_it_goes_by_itself(tmp_path: Path) -> None:
+def test_retry_says_of_a_pending_patch_when_it_goes(tmp_path: Path) -> None:
     """Unless it is deferred, as `list` has it: then it is retried. Once: it is due by then."""
     enqueue("a", "b", "b", folder=tmp_path)
     with sqlite3.connect(database(tmp_path)) as db:
@@ -766,10 +773,11 @@ def test_retry_says_of_a_pending_patch_that_it_goes_by_itself(tmp_path: Path) ->
     assert (again.returncode, again.stdout) == (0, "retried 0 patches\n")
     assert "patch 2 is pending: nothing to retry" in due.stderr
     assert found.stderr.splitlines()[-1] == (
-        "syncd: patch 1 is pending: nothing to retry, it goes by itself: see `syncd why 1`"
+        "syncd: patch 1 is pending: nothing to retry, it goes once the daemon runs:"
+        " see `syncd why 1`"
     )
     assert "patch 2" not in found.stderr
-    assert "goes by itself" not in held.stderr
+    assert "it goes" not in held.stderr
 
 
 def test_what_cannot_be_taken_apart_is_left_alone_aloud(tmp_path: Path) -> None:
