@@ -160,7 +160,18 @@ def _unknown_in_environment(environ: Mapping[str, str]) -> Iterator[str]:
         if not name.startswith("SYNCD_") or name in known:
             continue
         if "__" in name or any(name == each.replace("__", "_") for each in known):
-            yield f"${_name(name)}: {_advice('variable', name, known)}"
+            yield f"${_name(name)}: {_advice_on_variable(name, known)}"
+
+
+def _advice_on_variable(name: str, known: tuple[str, ...]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - as below
+
+    # What all of them begin with makes none of them the likelier one.
+    tails = [each.removeprefix("SYNCD_") for each in known]
+    if near := get_close_matches(name.removeprefix("SYNCD_"), tails, n=1):
+        return f"unknown variable, did you mean SYNCD_{near[0]}?"
+    sections = ", ".join(SECTIONS).upper()
+    return f"unknown variable, must be SYNCD_SECTION__KEY, with one of the sections {sections}"
 
 
 def _advice(what: str, name: str, known: tuple[str, ...]) -> str:

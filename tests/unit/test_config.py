@@ -195,6 +195,14 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_name() -> None:
     )
 
 
+def test_a_variable_that_none_is_near_to_is_told_the_sections() -> None:
+    """All of them begin alike, which makes none of them near."""
+    assert error_of({}, {"SYNCD_FOO__BAR": "5"}) == (
+        "$SYNCD_FOO__BAR: unknown variable, must be SYNCD_SECTION__KEY, with one of the sections"
+        " API, DELIVERY, RETRY, STORE, SPOOL, CONTROL, LOG"
+    )
+
+
 def test_variables_of_others_are_left_alone() -> None:
     environ = {"SYNCD_CONFIG": "x", "SYNCD_API__TOKEN": "t", "SYNCD_SERVICE_HOST": "10.0.0.1"}
 
