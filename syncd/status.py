@@ -13,7 +13,7 @@ from syncd.core.sending import Sending
 from syncd.gate import Gate
 from syncd.relay import Relay
 from syncd.spool import Spool
-from syncd.store import Store, read
+from syncd.store import Store, StoreMoved, read
 
 
 class Status:
@@ -77,6 +77,7 @@ class Status:
                 "version": __version__,
                 "started_at": read.instant(self._started_at),
                 "now": read.instant(now),
+                "moved": isinstance(moved, StoreMoved),
             },
             **status,
             "gate": {

@@ -131,6 +131,8 @@ def _advice(status: dict[str, Any], start: str) -> Iterator[tuple[str, str]]:
     daemon, outbox = status["daemon"], status["outbox"]
     if not daemon["running"]:
         yield start, "nothing is sent while the daemon is down"
+    if daemon.get("moved"):  # one that an upgrade has not restarted yet does not tell
+        yield "put the database back", "until then nothing is taken in, and nothing resumed"
     if daemon["state"] == "paused":
         yield "syncd resume", "sending is paused"
     if daemon["state"] == "blocked":

@@ -127,6 +127,7 @@ def stopped(*, paused: bool) -> dict[str, Any]:
         "version": __version__,
         "started_at": None,
         "now": instant(time.time()),
+        "moved": False,
     }
 
 

@@ -1,7 +1,14 @@
 """The outbox, the snapshots and the rest of what must survive: all SQL lives here."""
 
 from syncd.store.accept import Accepted, Place
-from syncd.store.errors import StoreBusy, StoreError, StoreFull, StoreInUse, StoreUnavailable
+from syncd.store.errors import (
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreInUse,
+    StoreMoved,
+    StoreUnavailable,
+)
 from syncd.store.page import Cursor, Page
 from syncd.store.store import Query, Store
 from syncd.store.verbs import Selection, Touched, Verb
@@ -18,6 +25,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreInUse",
+    "StoreMoved",
     "StoreUnavailable",
     "Touched",
     "Verb",

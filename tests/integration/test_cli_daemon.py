@@ -167,7 +167,7 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         checked = daemon.syncd("check")
         braked = daemon.syncd("pause")
         refused.append(daemon.syncd("resume"))
-        still = daemon.status()["daemon"]["state"]
+        still = daemon.status()["daemon"]
         away.rename(daemon.database)
         resumed = daemon.syncd("resume")
         waited = daemon.syncd("wait", "--batch", "d.jsonl", "--timeout", "15")
@@ -182,7 +182,9 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         assert moved in found.stderr
         assert found.stderr.count("\n") == 1
     assert (before["daemon"]["reason"], before["troubles"]) == (None, [])
-    assert (braked.stdout, still) == ("paused: nothing is sent\n", "paused")  # a brake brakes
+    assert braked.stdout == "paused: nothing is sent\n"  # a brake brakes
+    assert (still["state"], still["moved"]) == ("paused", True)
+    assert (before["daemon"]["moved"], healed["daemon"]["moved"]) == (False, False)
     assert resumed.stdout == "resumed\n"
     assert after["troubles"][0].startswith(moved)
     assert after["daemon"]["reason"] == after["troubles"][0]

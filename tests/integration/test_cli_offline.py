@@ -22,7 +22,7 @@ DOWN = "syncd: the daemon is not running: this is what its database holds\n"
 UNMOVED = "syncd: nothing moves until the daemon runs: waiting for it\n"
 
 STATUS_SHAPE = {
-    "daemon": {"running", "state", "reason", "pid", "version", "started_at", "now"},
+    "daemon": {"running", "state", "reason", "pid", "version", "started_at", "now", "moved"},
     "outbox": {
         "pending",
         "deferred",

@@ -117,6 +117,15 @@ def test_no_line_is_wider_than_a_terminal_whatever_is_wrong(
     assert " ".join(reason.split()) in " ".join(text.split())
 
 
+def test_a_database_that_was_moved_is_put_back_before_anything_else() -> None:
+    advice = shown(status(state="paused", moved=True)).partition("\nNext:\n")[2].splitlines()
+
+    assert [line.strip().partition("   ")[0] for line in advice] == [
+        "put the database back",
+        "syncd resume",
+    ]
+
+
 @pytest.mark.parametrize(
     ("state", "advice"),
     [("paused", "syncd resume"), ("blocked", "syncd check --online")],
