@@ -23,7 +23,7 @@ from syncd.relay import Relay
 from syncd.store import Place, Query, Selection, Store, StoreUnavailable, Verb, plan, read, why
 from syncd.store.accept import CUT_OFF
 from syncd.store.facts import PAUSED
-from syncd.verbs import operate
+from syncd.verbs import AtWork, operate
 
 log = structlog.get_logger()
 
@@ -32,6 +32,7 @@ MAX_READERS = 8  # answers of many rows at once; each has a connection to the da
 QUEUE_S = 4.0  # for one of them; the command waits for five
 ALIVE_EVERY_S = 1.0  # an empty line tells a command that a search goes on
 STALLED_S = 600.0  # that a reader may leave a part of an answer lying, as `less` does
+LEAVE_S = 1.0  # that an answer has when the daemon stops
 NDJSON = "application/x-ndjson"
 VERBS = ("retry", "discard", "hold", "release")
 Status = Callable[[], Awaitable[dict[str, Any]]]
@@ -55,6 +56,7 @@ class Control:
         self._status = status
         self._readers = asyncio.Semaphore(MAX_READERS)
         self._sending = sending
+        self._at_work = AtWork()
         self.attended: set[int] = set()
         """Batches whose command is there and has not closed them."""
 
@@ -70,14 +72,17 @@ class Control:
                 web.post("/enqueue", self._enqueue),
                 web.post("/batches", self._open_batch),
                 web.post("/batches/{id}/close", self._close_batch),
+                web.post("/verbs/stop", self._stop_verb),
                 web.post("/verbs/{verb}", self._operate),
                 web.post("/pause", self._pause),
                 web.post("/resume", self._resume),
             ]
         )
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=LEAVE_S)
         await runner.setup()
+        stack.push_async_callback(self._at_work.ended)  # which the runner may not have waited for
         stack.push_async_callback(runner.cleanup)
+        stack.callback(self._at_work.stop_all)
         self.listener = Listener(path, runner)
         await self.listener.begin()
         stack.callback(self.listener.end)
@@ -249,15 +254,21 @@ class Control:
             reason=ask.get("reason"),
             everything=bool(ask.get("all")),
         )
-        done = await operate(
-            self._store,
-            self._relay,
-            cast("Verb", verb),
-            selection,
-            force=bool(ask.get("force")),
-        )
+        # A handler goes on though its command has gone: that has to be looked at.
+        with self._at_work.begun(ask.get("ticket"), lambda: request.transport is not None) as stop:
+            done = await operate(
+                self._store,
+                self._relay,
+                cast("Verb", verb),
+                selection,
+                force=bool(ask.get("force")),
+                stopped=stop,
+            )
         touched, sending = done.touched, self._sending()
-        log.info("operator.verb", verb=verb, touched=touched.touched, asked=done.asked)
+        told: dict[str, object] = {"touched": touched.touched, "asked": done.asked}
+        if touched.stopped:
+            told["stopped"] = touched.stopped
+        log.info("operator.verb", verb=verb, **told)
         return _json(
             {
                 "touched": touched.touched,
@@ -266,6 +277,7 @@ class Control:
                 "unclear": touched.unclear,
                 "waiting": touched.waiting,
                 "left_out": {str(key): value for key, value in touched.left_out.items()},
+                "stopped": touched.stopped,
                 "asked": done.asked,
                 "asked_with": done.asked_with,
                 "daemon": {
@@ -275,6 +287,11 @@ class Control:
                 },
             }
         )
+
+    async def _stop_verb(self, request: web.Request) -> web.Response:
+        """The verb under that ticket answers after the step that it is in."""
+        self._at_work.stop(str((await _object(request)).get("ticket")))
+        return _json({})
 
     async def _pause(self, _: web.Request) -> web.Response:
         await self._store.remember(PAUSED, "by an operator")

@@ -1,13 +1,12 @@
 """The root of every error a user is meant to read: one line each, and the exit code it ends in."""
 
 from collections.abc import Iterable
-from typing import ClassVar
 
 
 class SyncdError(Exception):
     """Something the user can mend: the message says what, where and what to do."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ConfigError(SyncdError):

@@ -80,7 +80,7 @@ class Door:
 
         Says on stderr if it takes long.
         """
-        with _aloud():
+        with aloud():
             answer = self.wire.ask("POST", target, body, timeout=wait_s)
         return None if answer is None else orjson.loads(answer)
 
@@ -88,7 +88,7 @@ class Door:
     def kept_open(self, target: str, body: bytes) -> Iterator[dict[str, Any] | None]:
         """The same for what lasts as long as the block, and as this process at most."""
         with ExitStack() as stack:
-            with _aloud():
+            with aloud():
                 line = stack.enter_context(self.wire.kept_open(target, body, timeout=PATIENT_S))
             yield None if line is None else orjson.loads(line)
 
@@ -238,7 +238,8 @@ def must_be_there(path: Path) -> None:
 
 
 @contextmanager
-def _aloud() -> Iterator[None]:
+def aloud() -> Iterator[None]:
+    """Say on stderr if the block takes long."""
     timer = threading.Timer(MUTE_S, _say_that_it_takes_long)
     timer.daemon = True
     timer.start()

@@ -3,9 +3,17 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 INTERRUPTED = 128 + signal.SIGINT
+
+
+@dataclass(slots=True)
+class Heard:
+    """Which signal has come, if any."""
+
+    exit_code: int | None = None
 
 
 class Stopped(KeyboardInterrupt):
@@ -40,6 +48,25 @@ def heeding(*numbers: signal.Signals) -> Iterator[None]:
         yield
     finally:
         if not stopped:
+            for number in heeded:
+                signal.signal(number, before[number])
+
+
+@contextmanager
+def hearing(heard: Heard, *numbers: signal.Signals) -> Iterator[None]:
+    """The same for a block that must not be broken off: it ends by itself by what was heard."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeded = [number for number in numbers if before[number] is not signal.SIG_IGN]
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        heard.exit_code = heard.exit_code or 128 + number
+
+    for number in heeded:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        if heard.exit_code is None:
             for number in heeded:
                 signal.signal(number, before[number])
 

@@ -10,9 +10,11 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from syncd.cli.at_work import ENDING, by_daemon
 from syncd.cli.door import Door, door, is_there, read_row
 from syncd.cli.options import PATCH_ID, config_option, json_option, text
 from syncd.cli.printing import many, plain, seconds_since
+from syncd.cli.signals import Heard, hearing
 from syncd.cli.status import stopped
 from syncd.errors import SyncdError
 
@@ -24,6 +26,7 @@ NAMED = 20  # patches whose state is looked at, to say why nothing was done
 # What a daemon that an upgrade has not restarted yet does not tell.
 _UNTOLD = {
     "waiting": 0,
+    "stopped": None,
     "asked": False,
     "asked_with": None,
     "daemon": {"state": "running", "reason": None, "probe": None},
@@ -126,9 +129,11 @@ def _operate(
     asked = {"ids": ids, "run": run, "reason": reason, "all": everything, "force": force}
     to = door(config_path)
     refusal = _refusal(to, ids[0]) if verb == "retry" and len(ids) == 1 and not as_json else None
-    before, asked_at = _before(to, ids), time.time()
-    tell = partial(to.tell, f"/verbs/{verb}", json.dumps(asked).encode())
-    touched = _UNTOLD | _by_either(to, tell, partial(_by_file, to, verb, asked))
+    before, asked_at, heard = _before(to, ids), time.time(), Heard()
+    tell = partial(by_daemon, to, verb, asked, heard)
+    touched = _UNTOLD | _by_either(to, tell, partial(_by_file, to, verb, asked, heard))
+    if touched["stopped"]:
+        return _stopped(verb, touched, heard, as_json=as_json)
     click.echo(json.dumps(touched) if as_json else "\n".join(_said(verb, touched)))
     if refusal and touched["touched"]:
         click.echo(f"it was refused with {refusal}")
@@ -138,6 +143,20 @@ def _operate(
     if verb == "retry" and _is_probed(touched):  # there was nothing else to be done for them
         done += touched["waiting"]
     return 1 if done < len(set(ids)) else 0
+
+
+def _stopped(verb: Verb, touched: dict[str, Any], heard: Heard, *, as_json: bool) -> int:
+    """Say how far it came. The exit code is the signal's, if one has ended it."""
+    why = "stopped" if heard.exit_code else plain(touched["stopped"])
+    _, *more = _said(verb, touched)
+    if as_json:
+        click.echo(json.dumps(touched))
+    elif more:
+        click.echo("\n".join(more))
+    done = f"{many(touched['touched'], 'patch')} {_DONE[verb]} so far"
+    rest = "the rest is as it was" if heard.exit_code else "for the rest, try again"
+    click.echo(f"syncd: {why}: {done}; {rest}", err=True)
+    return heard.exit_code or 1
 
 
 def _before(to: Door, ids: tuple[int, ...]) -> dict[int, dict[str, Any] | None]:
@@ -217,7 +236,7 @@ def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:
     for patch_id, keys in touched["left_out"].items():
         named = ", ".join(map(plain, keys))
         yield f"patch {patch_id} goes without {named}: set by newer patches"
-    if verb == "retry":
+    if verb == "retry" and not touched["stopped"]:
         yield from _outlook(touched)
 
 
@@ -236,18 +255,24 @@ def _outlook(touched: dict[str, Any]) -> Iterator[str]:
         yield f"nothing goes yet: {plain(daemon['reason'])}"
 
 
-def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
+def _by_file(to: Door, verb: Verb, asked: dict[str, Any], heard: Heard) -> dict[str, Any]:
     from syncd.store import Selection
     from syncd.store.facts import PAUSED, fact
 
+    chosen = Selection(asked["ids"], asked["run"], asked["reason"], asked["all"])
+
     async def operate(store: Any) -> tuple[Any, bool]:
         touched = await store.operate_in_steps(
-            verb, chosen, lambda: nullcontext(()), force=asked["force"]
+            verb,
+            chosen,
+            lambda: nullcontext(()),
+            force=asked["force"],
+            stopped=lambda: "interrupted" if heard.exit_code else None,
         )
         return touched, await store.read(lambda db: fact(db, PAUSED)) is not None
 
-    chosen = Selection(asked["ids"], asked["run"], asked["reason"], asked["all"])
-    touched, paused = _with_store(to, operate)
+    with hearing(heard, *ENDING):
+        touched, paused = _with_store(to, operate)
     return {
         "touched": touched.touched,
         "in_flight": touched.in_flight,
@@ -255,6 +280,7 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any]) -> dict[str, Any]:
         "unclear": touched.unclear,
         "waiting": touched.waiting,
         "left_out": {str(patch_id): keys for patch_id, keys in touched.left_out.items()},
+        "stopped": touched.stopped,
         "asked": False,
         "asked_with": None,
         "daemon": {"state": "stopped", "reason": stopped(paused=paused)["reason"], "probe": None},

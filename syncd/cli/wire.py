@@ -5,6 +5,7 @@ import grp
 import http.client
 import json
 import os
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -64,11 +65,21 @@ class Wire:
         Raises SyncdError in the daemon's own words where it refuses.
         """
         timeout = self.silence_s if timeout is None else timeout
+        with self.asked(method, target, body, timeout=timeout) as asked:
+            return None if asked is None else asked.answer()
+
+    @contextmanager
+    def asked(
+        self, method: str, target: str, body: bytes, *, timeout: float
+    ) -> "Iterator[Asked | None]":
+        """The same in two: the request has been sent; whoever leaves the block hangs up."""
         connection = self._connect(timeout)
         if connection is None:
-            return None
+            yield None
+            return
         with closing(connection), self._told(timeout):
-            return _exchange(connection, method, target, body).read()
+            connection.request(method, target, body or None)
+            yield Asked(connection)
 
     @contextmanager
     def kept_open(self, target: str, line: bytes, *, timeout: float) -> Iterator[bytes | None]:
@@ -149,6 +160,21 @@ class Wire:
                 f"{self.path}: the daemon went away before its answer was whole",
                 "look with `syncd status`, then try again",
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose answer is still to come."""
+
+    _connection: http.client.HTTPConnection
+
+    def is_answered(self, within_s: float) -> bool:
+        """Wait for the answer to begin. Nothing of it is lost if this is broken off."""
+        return bool(select.select([self._connection.sock], [], [], within_s)[0])
+
+    def answer(self) -> bytes:
+        """The body of a good answer, as `ask` has it."""
+        return _answer(self._connection).read()
 
 
 class _Missing(SyncdError):

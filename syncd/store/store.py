@@ -38,6 +38,7 @@ from syncd.store.verbs import Selection, Touched, Verb
 
 T = TypeVar("T")
 Still = Callable[[], AbstractAsyncContextManager[Collection[int]]]
+Stopped = Callable[[], str | None]
 Wall = Callable[[], float]
 Query = Callable[[sqlite3.Connection], Iterator[read.Row]]
 NextPart = Callable[[], Awaitable[bytes]]
@@ -286,12 +287,19 @@ class Store:
         )
 
     async def operate_in_steps(
-        self, verb: Verb, selection: Selection, still: Still, *, force: bool = False
+        self,
+        verb: Verb,
+        selection: Selection,
+        still: Still,
+        *,
+        force: bool = False,
+        stopped: Stopped = lambda: None,
     ) -> Touched:
         """The same for however many patches, in steps between which others write and are sent.
 
         `still` yields the patches in flight, and keeps more from being sent during a step. A crash
-        leaves some of it undone. `retry` alone has one instant for all of them.
+        leaves some of it undone, and so does a reason that `stopped` gives before a step. `retry`
+        alone has one instant for all of them.
         """
         done, now = Touched(), self._wall() if verb == "retry" else None
         async with self._apart() as connection:
@@ -299,6 +307,9 @@ class Store:
         for begin in range(0, len(ids), STEP_PATCHES):
             if begin:
                 await asyncio.sleep(STEP_PAUSE_S)
+            if (why := stopped()) is not None:
+                done.stopped = why
+                break
             part = Selection(ids=tuple(ids[begin : begin + STEP_PATCHES]))
             async with still() as in_flight:
                 done.add(await self.operate(verb, part, in_flight=in_flight, force=force, now=now))

@@ -45,6 +45,8 @@ class Touched:
     """Of `retry`: the oldest patch that may go by now, and its run."""
     left_out: dict[int, list[str]] = field(default_factory=dict)
     """By patch: the keys that newer patches have set, which will not be sent."""
+    stopped: str | None = None
+    """Why it was ended before it was through, if so: the rest is as it was."""
 
     def add(self, more: "Touched") -> None:
         """Another step of the same verb."""

@@ -6,11 +6,12 @@ import select
 import signal
 import socket
 import socketserver
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -32,6 +33,7 @@ from processes import (
 from syncd.cli.wire import Mute, Wire
 from syncd.store.accept import ABANDONED_S, open_batch
 from syncd.store.schema import open_writer
+from syncd.store.store import STEP_PATCHES
 
 
 @pytest.fixture(scope="module")
@@ -759,6 +761,53 @@ def test_a_wait_for_a_daemon_that_hangs_is_not_mute(
     assert len(lines(out)) == 1
 
 
+Ended = tuple[int, str, str]
+
+
+def held_until(
+    daemon: Daemon, end: "Callable[[subprocess.Popen[str]], object]", *options: str
+) -> Ended:
+    """`hold --all` that is ended when it has done a step; so long it is kept from going on."""
+    with begun(daemon, "hold", "--all", *options) as command:
+        with closing(sqlite3.connect(daemon.database, isolation_level=None)) as db:
+            while not db.execute("SELECT n FROM counters WHERE state = 'held'").fetchone()[0]:
+                assert command.poll() is None
+            db.execute("BEGIN IMMEDIATE")
+            end(command)
+        out, err = command.communicate(timeout=PATIENCE_S)
+    return command.returncode, out, err
+
+
+def test_a_verb_that_is_told_to_stop_says_how_far_it_is_and_goes_no_further(
+    tmp_path: Path,
+) -> None:
+    """By ^C, or with the daemon; the same in the daemon's place. The rest is as it was."""
+    held = []
+    with start_daemon(tmp_path, "http://127.0.0.1:1") as daemon:
+        daemon.syncd("pause")
+        daemon.insert(*((f"r{n}", "x", None) for n in range(8 * STEP_PATCHES)))
+        interrupted = held_until(daemon, lambda it: it.send_signal(signal.SIGINT), "--json")
+        held += [daemon.status()["outbox"]["held"]]
+        daemon.syncd("release", "--all")
+        with_it = held_until(daemon, lambda _: daemon.running.signal(signal.SIGTERM))  # type: ignore[union-attr]
+        daemon.running.ended()  # type: ignore[union-attr]
+        held += [daemon.status()["outbox"]["held"]]
+    daemon.syncd("release", "--all")
+    by_file = held_until(daemon, lambda it: it.send_signal(signal.SIGTERM))
+    held += [daemon.status()["outbox"]["held"]]
+
+    so_far = [f"{n:,} patches held so far" for n in held]
+    assert all(0 < n < 8 * STEP_PATCHES for n in held)
+    told = json.loads(interrupted[1])
+    assert (told["touched"], told["stopped"]) == (held[0], "interrupted")
+    stopped = f"syncd: stopped: {so_far[0]}; the rest is as it was\n"
+    assert (interrupted[0], interrupted[2]) == (130, stopped)
+    cut_off = f"syncd: the daemon stops: {so_far[1]}; for the rest, try again\n"
+    assert with_it == (1, "", cut_off)
+    assert by_file == (143, "", f"syncd: stopped: {so_far[2]}; the rest is as it was\n")
+    assert "Traceback" not in daemon.log()
+
+
 def test_who_no_longer_waits_for_a_daemon_that_hangs_may_go_at_once(daemon: Daemon) -> None:
     """And nobody waits for the rest of the file. What was asked may still be done."""
     line = json.dumps({"workflow_run_id": "left", "name": "x" * 350}) + "\n"
@@ -769,21 +818,25 @@ def test_who_no_longer_waits_for_a_daemon_that_hangs_may_go_at_once(daemon: Daem
         # More than it reads at a time: when it is written, the first part has been accepted …
         command.stdin.write(line * 1024)
         command.stdin.flush()
-        with halted(daemon):
+        with halted(daemon), begun(daemon, "hold", "--run", "hung_not") as hold:
             command.stdin.write(line * 400)  # … and this is enough for the second.
             command.stdin.flush()
-            said = first_word(command)
-            command.send_signal(signal.SIGINT)
-            code = command.wait(timeout=5)
+            said = first_word(command), first_word(hold)
+            for each in (command, hold):
+                each.send_signal(signal.SIGINT)
+            codes = command.wait(timeout=5), hold.wait(timeout=5)
+            held = hold.communicate()
         then = command.stderr.read()
     waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
 
-    assert said == MUTE
+    assert said == (MUTE, MUTE)
+    unsure = "syncd: stopped, and the daemon has not said how far it is: see `syncd status`\n"
+    assert held == ("", unsure)
     assert then.strip() == (
         "syncd: stdin: stopped (500 patches accepted, and perhaps 500 patches more: see"
         " `syncd batches`; go on from line 501, or from line 1001 if they are in)"
     )
-    assert code == 130
+    assert codes == (130, 130)
     assert "was interrupted" in waited.stdout
 
 

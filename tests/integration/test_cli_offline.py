@@ -300,6 +300,7 @@ def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
         "unclear": 0,
         "waiting": 0,
         "left_out": {},
+        "stopped": None,
         "asked": False,
         "asked_with": None,
         "daemon": {"state": "stopped", "reason": None, "probe": None},

@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from delivering import Delivering, delivering
 from processes import start_daemon, start_sandbox
 from sandboxed import sandboxed
@@ -34,6 +35,7 @@ from syncd.spool import Spool
 from syncd.status import Status
 from syncd.store import StoreBusy, read
 from syncd.store.facts import PAUSED, fact
+from syncd.store.store import STEP_PATCHES
 
 
 @dataclass(slots=True)
@@ -367,6 +369,7 @@ async def test_the_operators_verbs_do_what_they_say(asking: Asking) -> None:
         "unclear": 0,
         "waiting": 0,
         "left_out": {"1": ["a"]},
+        "stopped": None,
         "asked": False,
         "asked_with": None,
         "daemon": {"state": "running", "reason": None, "probe": None},
@@ -404,10 +407,53 @@ async def test_a_patch_in_flight_is_left_alone(tmp_path: Path) -> None:
     assert (discarded["touched"], discarded["in_flight"]) == (0, 1)
 
 
+@asynccontextmanager
+async def left_in_the_middle(asking: Asking, steps: int) -> AsyncIterator[None]:
+    """The command of a verb on so many steps of patches has hung up; the block is in its second."""
+    it = asking.it
+    await it.store.accept([Patch("r", "n")] * (steps * STEP_PATCHES))
+    verb = asyncio.create_task(asking.post("/verbs/hold", {"all": True}))
+    await it.when(lambda: it.counters()["held"])
+    async with it.relay.standing_still():
+        verb.cancel()
+        await asyncio.wait({verb})
+        await asking.get("/status")  # what has come before is known by now
+        yield
+
+
+async def test_a_verb_whose_command_has_gone_ends_after_its_step(asking: Asking) -> None:
+    with structlog.testing.capture_logs() as said:
+        async with left_in_the_middle(asking, 4):
+            pass
+        await asking.it.when(lambda: said)
+
+    assert said[0]["stopped"] == "its command has gone"
+    assert said[0]["touched"] == asking.it.counters()["held"] <= 3 * STEP_PATCHES
+
+
+async def test_no_verb_is_at_work_any_more_when_the_control_socket_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its step takes: whoever closes the store then takes it from nobody."""
+    monkeypatch.setattr(control, "LEAVE_S", 0.001)
+    async with sandboxed() as sandbox, delivering(tmp_path / "s.db", sandbox) as it:
+        it.gate.pause()
+        with structlog.testing.capture_logs() as said:
+            async with (
+                listening(tmp_path / "syncd.sock", it) as asking,
+                left_in_the_middle(asking, 4),
+            ):
+                pass
+
+        assert [line["event"] for line in said] == ["operator.verb"]
+        assert it.counters()["held"] <= 3 * STEP_PATCHES
+
+
 @pytest.mark.parametrize(
     ("what", "body", "status"),
     [
         ("/verbs/explode", {}, 404),
+        ("/verbs/stop", [], 400),
         ("/verbs/retry", [], 400),
         ("/verbs/retry", b"{", 400),
         ("/verbs/retry", {"ids": ["x"]}, 400),
