@@ -1034,6 +1034,7 @@ class Older(BaseHTTPRequestHandler):
         self._answer(status if self.path == "/status" else None)
 
     def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
         self._answer({"touched": 3, "in_flight": 0, "superseded": 0, "unclear": 0, "left_out": {}})
 
     def address_string(self) -> str:
