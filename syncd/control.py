@@ -278,6 +278,7 @@ class Control:
                 "waiting": touched.waiting,
                 "left_out": {str(key): value for key, value in touched.left_out.items()},
                 "stopped": touched.stopped,
+                "wanted": done.wanted,
                 "asked": done.asked,
                 "asked_with": done.asked_with,
                 "daemon": {

@@ -16,6 +16,8 @@ class Done:
     """What came of a verb."""
 
     touched: Touched
+    wanted: bool = False
+    """Something waits by now that the verb wants to go: `retry` alone does."""
     asked: bool = False
     """The API, which is failing or refuses the credentials, is asked at once because of it …"""
     asked_with: str | None = None
@@ -46,8 +48,8 @@ async def operate(
     else:
         wanted, run = touched.first is not None, touched.first and touched.first[1]
     if not (wanted and relay.ask_at_once(run)):
-        return Done(touched)
-    return Done(touched, asked=True, asked_with=run)
+        return Done(touched, wanted)
+    return Done(touched, wanted, asked=True, asked_with=run)
 
 
 @dataclass(slots=True, eq=False)

@@ -27,6 +27,7 @@ NAMED = 20  # patches whose state is looked at, to say why nothing was done
 _UNTOLD = {
     "waiting": 0,
     "stopped": None,
+    "wanted": True,
     "asked": False,
     "asked_with": None,
     "daemon": {"state": "running", "reason": None, "probe": None},
@@ -139,6 +140,9 @@ def _operate(
         click.echo(f"it was refused with {refusal}")
     for line in _left_alone(verb, before, asked_at, touched):
         click.echo(f"syncd: {line}", err=True)
+    if run is not None and not _is_known(to, run, touched):
+        click.echo(f"syncd: no patch for run {plain(run)}: look with `syncd list`", err=True)
+        return 1
     done = touched["touched"] + touched["superseded"]
     if verb == "retry" and _is_probed(touched):  # there was nothing else to be done for them
         done += touched["waiting"]
@@ -203,6 +207,16 @@ def _goes(daemon: dict[str, Any]) -> str:
             return ""
 
 
+def _is_known(to: Door, run: str, touched: dict[str, Any]) -> bool:
+    """Whether there is, or was, a patch for that run."""
+    if any(
+        touched[count] for count in ("touched", "in_flight", "superseded", "unclear", "waiting")
+    ):
+        return True
+    has_any = next(to.rows("patches", {"run": run, "limit": 1}), None) is not None
+    return has_any or to.one("snapshot", {"run": run}) is not None
+
+
 def _is_probed(touched: dict[str, Any]) -> bool:
     """Whether the API is asked now if sending may go on."""
     return bool(touched["asked"]) or touched["daemon"]["probe"] == "out"
@@ -236,7 +250,7 @@ def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:
     for patch_id, keys in touched["left_out"].items():
         named = ", ".join(map(plain, keys))
         yield f"patch {patch_id} goes without {named}: set by newer patches"
-    if verb == "retry" and not touched["stopped"]:
+    if verb == "retry" and touched["wanted"] and not touched["stopped"]:
         yield from _outlook(touched)
 
 
@@ -281,6 +295,7 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any], heard: Heard) -> dict[
         "waiting": touched.waiting,
         "left_out": {str(patch_id): keys for patch_id, keys in touched.left_out.items()},
         "stopped": touched.stopped,
+        "wanted": touched.first is not None,
         "asked": False,
         "asked_with": None,
         "daemon": {"state": "stopped", "reason": stopped(paused=paused)["reason"], "probe": None},

@@ -461,6 +461,34 @@ def test_pause_stops_sending_and_resume_goes_on(daemon: Daemon, sandbox: Sandbox
     assert waited.returncode == 0
 
 
+def test_a_retry_tells_that_nothing_goes_yet_where_something_would(daemon: Daemon) -> None:
+    """Not of a patch that was discarded, nor of nothing. Of a run there is none at all."""
+    daemon.syncd("pause")
+    gone = json.loads(daemon.syncd("enqueue", "yet_1", "--name", "x", "--json").stdout)["first_id"]
+    daemon.syncd("discard", str(gone))
+    meant = [
+        ("--reason", "BOGUS"),
+        ("--run", "nobody"),
+        ("--run", "yet_1"),
+        (str(gone),),
+        ("--all",),
+    ]
+    nothing = [daemon.syncd("retry", *those) for those in meant]
+    daemon.syncd("enqueue", "yet_1", "--name", "y")
+    something = [daemon.syncd("retry", *those) for those in (("--run", "yet_1"), ("--all",))]
+    daemon.syncd("resume")
+    waited = daemon.syncd("wait", "--run", "yet_1", "--timeout", "10")
+
+    for each in nothing:
+        assert each.stdout == "retried 0 patches\n"
+    assert [each.returncode for each in nothing] == [0, 1, 0, 1, 0]
+    assert nothing[1].stderr == "syncd: no patch for run nobody: look with `syncd list`\n"
+    yet = "nothing goes yet: an operator has paused sending: syncd resume\n"
+    for each in something:
+        assert (each.returncode, each.stdout) == (0, "retried 0 patches\n" + yet)
+    assert waited.returncode == 0
+
+
 def test_deferred_patches_are_listed_with_their_cause(daemon: Daemon) -> None:
     """A run in trouble says when it is tried again and why."""
     daemon.syncd("enqueue", "late~503", "--name", "x")
@@ -743,7 +771,7 @@ MUTE = (
 
 @pytest.mark.parametrize(
     "arguments",
-    [("enqueue", "hung", "--name", "x"), ("hold", "--run", "hung_not"), ("pause",), ("resume",)],
+    [("enqueue", "hung", "--name", "x"), ("hold", "--reason", "hung_not"), ("pause",), ("resume",)],
     ids=lambda arguments: arguments[0],
 )
 def test_a_wait_for_a_daemon_that_hangs_is_not_mute(

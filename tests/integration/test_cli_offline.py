@@ -301,6 +301,7 @@ def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
         "waiting": 0,
         "left_out": {},
         "stopped": None,
+        "wanted": False,
         "asked": False,
         "asked_with": None,
         "daemon": {"state": "stopped", "reason": None, "probe": None},
@@ -309,13 +310,21 @@ def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
 
 
 def test_a_verb_that_misses_a_named_patch_is_trouble(tmp_path: Path) -> None:
-    """Whoever names patches wants to know if one was not touched."""
+    """Whoever names patches wants to know if one was not touched; or a run of which there is none.
+    That a run has none in a fitting state is none.
+    """
     syncd("enqueue", "a", "--name", "x", folder=tmp_path)
 
     found = syncd("hold", "1", "99", folder=tmp_path)
+    unknown = [syncd(verb, "--run", "b", folder=tmp_path) for verb in ("hold", "release")]
+    known = syncd("hold", "--run", "a", folder=tmp_path)
 
     assert found.stdout == "held 1 patch\n"
     assert found.returncode == 1
+    assert [each.returncode for each in unknown] == [1, 1]
+    for each in unknown:
+        assert each.stderr.endswith("syncd: no patch for run b: look with `syncd list`\n")
+    assert (known.returncode, known.stdout, known.stderr) == (0, "held 0 patches\n", DOWN)
 
 
 def test_a_verb_does_not_work_around_who_holds_the_database(tmp_path: Path) -> None:

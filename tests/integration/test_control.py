@@ -370,6 +370,7 @@ async def test_the_operators_verbs_do_what_they_say(asking: Asking) -> None:
         "waiting": 0,
         "left_out": {"1": ["a"]},
         "stopped": None,
+        "wanted": True,
         "asked": False,
         "asked_with": None,
         "daemon": {"state": "running", "reason": None, "probe": None},
