@@ -73,7 +73,8 @@ class Fence:
 
     async def _checked(self, found: Suspect) -> bool:
         """Settle the suspicion; False if that has to wait."""
-        if at_risk(found) and self._gate.down and (wait_s := self._gate.wait_s) > 0:
+        only_probes_go = self._gate.down or self._gate.blocked
+        if at_risk(found) and only_probes_go and (wait_s := self._gate.wait_s) > 0:
             # Whoever stands in line there is the next probe: what is to be delivered tells more.
             await asyncio.sleep(min(wait_s, RETRY_S))
             return False

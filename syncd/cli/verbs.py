@@ -261,7 +261,7 @@ def _outlook(touched: dict[str, Any]) -> Iterator[str]:
     why = plain(daemon["reason"]) if blocked else "the API is failing"
     goes = "what waits goes when it answers well"
     if touched["asked"]:
-        run = touched["asked_with"] if not blocked else None  # then any request tells as much
+        run = touched["asked_with"]
         yield f"{why}; it is asked at once{f', with {plain(run)}' if run else ''}, and {goes}"
     elif daemon["probe"] == "out":
         yield f"{why}; it is being asked at this moment, and {goes}"

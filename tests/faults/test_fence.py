@@ -16,6 +16,7 @@ from syncd.core.answer import NoReply, NotSent, Reply
 from syncd.core.suspect import Suspect
 from syncd.selftest.store import Inline, Life
 from syncd.store import Selection, Verb
+from syncd.verbs import operate
 
 LOST = NoReply("timeout", "no answer", ambiguous=True)
 READ = b"{}"
@@ -73,6 +74,31 @@ def test_an_object_that_was_set_back_is_mended(tmp_path: Path) -> None:
         sent = [json.loads(body) for _, _, body, _ in vendor.requests if body != READ]
         assert [one["metadata"]["doc"]["v"] for one in sent] == [1, 1, 2, 1, 2]
         assert vendor.runs["run"]["metadata"] == {"doc": {"v": 2}}
+
+    virtually(play())
+
+
+def test_credentials_that_are_refused_are_asked_about_with_what_an_operator_retries(
+    tmp_path: Path,
+) -> None:
+    """And with no read-back first, though one is due."""
+
+    async def play() -> None:
+        vendor = Vendor()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            await in_doubt(stage, '{"doc":{"v":1}}', '{"doc":{"v":2}}')
+            vendor.otherwise = Reply(401, b"{}")
+            stage.insert([("first", None, '{"v":1}'), ("meant", None, '{"v":1}')])
+            await asyncio.sleep(4 * TIMEOUT_S)
+            asked = len(vendor.requests)
+            done = await operate(stage.store, stage.relay, "retry", Selection(run="meant"))
+            await asyncio.sleep(1.0)
+            vendor.otherwise = None
+            await stage.drained(within_s=4 * CAP_S)
+
+        assert (done.asked, done.asked_with) == (True, "meant")
+        assert vendor.requests[asked][1] == "meant"
+        assert READ in [body for _, _, body, _ in vendor.requests]
 
     virtually(play())
 

@@ -446,13 +446,13 @@ def test_refused_credentials_are_named_with_the_answer(tmp_path: Path) -> None:
         daemon.syncd("wait", "--patch", str(patch_id), "--timeout", "1")
         found = daemon.syncd("why", str(patch_id))
         sandbox.change(token=TOKEN)
-        retried = daemon.syncd("retry", "--all")
+        retried = daemon.syncd("retry", str(patch_id))
         waited = daemon.syncd("wait", "--patch", str(patch_id), "--timeout", "15")
 
     assert retried.stdout == (
         "retried 0 patches\n"
         "the API does not accept the credentials: see the last error; it is asked at once,"
-        " and what waits goes when it answers well\n"
+        " with r, and what waits goes when it answers well\n"
     )
     assert waited.returncode == 0
     assert found.returncode == 0
