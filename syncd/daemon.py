@@ -355,13 +355,9 @@ class Daemon:
 @contextmanager
 def _aloud(store: Path) -> Iterator[None]:
     """Who looks on shall know what a start waits for, before it is refused."""
+    meaning = f"another process may keep it locked: `fuser -v {store}` names who has it open"
     saying = asyncio.get_running_loop().call_later(
-        MUTE_S,
-        lambda: logger.warning(
-            "daemon.waits",
-            store=str(store),
-            meaning=f"another process may keep it locked: `fuser -v {store}` names who has it open",
-        ),
+        MUTE_S, lambda: logger.warning("daemon.waits", store=str(store), meaning=meaning)
     )
     try:
         yield
