@@ -7,6 +7,7 @@ from pathlib import Path
 
 import processes
 import pytest
+import structlog
 from hypothesis import settings
 from zygote import Zygote
 
@@ -73,3 +74,10 @@ def zygote() -> Iterator[None]:
     finally:
         processes.zygote = None
         born.end()
+
+
+@pytest.fixture(autouse=True)
+def log_anew() -> Iterator[None]:
+    """What a test has set up for the log holds for that test alone."""
+    yield
+    structlog.reset_defaults()
