@@ -395,8 +395,8 @@ def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandb
     daemon.syncd("enqueue", "dead_1", "--name", "old", "--set", "sandbox_refuse=1")
     refused = daemon.syncd("wait", "--run", "dead_1", "--timeout", "10")
     listed = lines(daemon.syncd("list", "--json", "--run", "dead_1").stdout)
-    daemon.syncd("enqueue", "dead_1", "--name", "new")
-    daemon.syncd("wait", "--patch", str(int(str(listed[0]["id"])) + 1), "--timeout", "10")
+    newer = json.loads(daemon.syncd("enqueue", "dead_1", "--name", "new", "--json").stdout)
+    daemon.syncd("wait", "--patch", str(newer["first_id"]), "--timeout", "10")
 
     table = daemon.syncd("list", "--state", "dead").stdout.splitlines()
     retried = daemon.syncd("retry", str(listed[0]["id"]))
