@@ -17,6 +17,8 @@ from syncd.selftest.plan import FAULTS
 
 Figures = list[tuple[dict[str, Any], str]]
 
+pytestmark = pytest.mark.timeout(900)
+
 SEEDS = int(os.environ.get("SYNCD_SEEDS", "2000"))
 
 # What besides the vendor's faults must have happened, or nothing of it is proved.
@@ -69,7 +71,6 @@ def playing(seeds: int, first: int) -> Iterator["subprocess.Popen[str]"]:
 
 
 @pytest.mark.background
-@pytest.mark.timeout(900)
 def test_histories_keep_every_promise(played: Figures) -> None:
     assert sum(figures["histories"] for figures, _ in played) == SEEDS
     assert [(figures["failed"], err[:4000]) for figures, err in played if figures["failed"]] == []
