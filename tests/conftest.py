@@ -64,7 +64,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session", autouse=True)
 def zygote() -> Iterator[None]:
-    """Each start of `syncd` costs a tenth. With SYNCD_TESTS_EXEC set it is like a user's."""
+    """Most of what a start of `syncd` costs is spared. With SYNCD_TESTS_EXEC set it is a user's."""
     if os.environ.get("SYNCD_TESTS_EXEC"):
         yield
         return

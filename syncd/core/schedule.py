@@ -88,12 +88,13 @@ class Schedule:
         service: of those that failed least the first in line, or the last, for whatever is wrong
         with some may be wrong with their neighbours."""
         ready = list(self._all_ready())
-        if (asked := [lane for lane in ready if lane.run == wanted]) != []:
-            return self._taken(asked[0])
+        for lane in ready:
+            if lane.run == wanted:
+                return self._taken(lane)
         fewest = min((lane.failures for lane in ready), default=0)
         found = [lane for lane in ready if lane.failures == fewest]
-        lane = (max if last else min)(found, key=_rank, default=None)
-        return None if lane is None else self._taken(lane)
+        told = (max if last else min)(found, key=_rank, default=None)
+        return None if told is None else self._taken(told)
 
     def drop(self, run: str) -> None:
         """The lane is no longer loaded: it rests in the outbox, or has nothing left."""
