@@ -6,12 +6,17 @@ As a script, `threads.py PID` stops all but the first thread until the process h
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17
 ALL_KINDS = 0x40000000  # __WALL: threads, not only processes
+
+FUTEX = {"x86_64": "202", "aarch64": "98"}[os.uname().machine]
+FUTEX_WAITS = {0, 9}  # FUTEX_WAIT, FUTEX_WAIT_BITSET
+FUTEX_COMMAND = 0x7F  # without the flags
 
 _ptrace = ctypes.CDLL(None, use_errno=True).ptrace
 _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -20,9 +25,10 @@ _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 @contextmanager
 def all_but_the_first_stopped(pid: int) -> Iterator[None]:
     """While the block runs, only the thread that the process began with goes on."""
-    while not _wait_in_the_kernel(held := _stopped(pid), pid):
+    while not _wait_for_work(held := _stopped(pid), pid):
         # It may hold what the first thread needs to go on, the interpreter's lock above all.
         _let_go(held)
+        time.sleep(0.001)
     try:
         yield
     finally:
@@ -39,10 +45,22 @@ def _stopped(pid: int) -> list[int]:
     return held
 
 
-def _wait_in_the_kernel(threads: list[int], pid: int) -> bool:
-    """Whether each was stopped in a system call, and none while it computed."""
+def _wait_for_work(threads: list[int], pid: int) -> bool:
+    """Whether each was stopped while it waited for as long as it takes, as for a queue's next item.
+
+    One that waits with a limit may be the next to have the interpreter's lock, and one that wakes
+    others, or is anywhere else in the kernel or out of it, may hold a lock meanwhile.
+    """
     calls = [Path(f"/proc/{pid}/task/{thread}/syscall").read_text() for thread in threads]
-    return not any(call.startswith(("-1", "running")) for call in calls)
+    return all(_waits_without_limit(call.split()) for call in calls)
+
+
+def _waits_without_limit(call: list[str]) -> bool:
+    """Of `number address operation value limit ...`, as proc_pid_syscall(5) has it."""
+    if call[0] != FUTEX:
+        return False
+    operation, limit = int(call[2], 16) & FUTEX_COMMAND, int(call[4], 16)
+    return operation in FUTEX_WAITS and limit == 0
 
 
 def _let_go(threads: list[int]) -> None:
