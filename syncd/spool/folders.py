@@ -4,14 +4,14 @@ import errno
 import io
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from syncd.spool.opened import Folder, no_folder, opened
 from syncd.spool.ready import (
     Refuse,
     Sight,
@@ -26,9 +26,9 @@ from syncd.spool.ready import (
 from syncd.spool.writers import may_ask, writer_of
 
 NAME_MAX = 255  # bytes
+_REASON = ".reason.txt"
 _SUFFIX = re.compile(r"(\.[^.]+)?(\.gz)?$", re.IGNORECASE)
 _OF_FOLDERS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ class Spool:
 
     Every call blocks, and all but those that count raise OSError. One caller at a time: `lock` is
     what guards it against another daemon. The path may lead through links; a link in place of one
-    of the folders is not followed, for what is behind it was never dropped here.
+    of the folders is not followed, for what is behind it was never dropped here, nor is one that
+    takes a folder's place during a call.
     """
 
     def __init__(
@@ -118,8 +119,10 @@ class Spool:
         """
         self.path.mkdir(0o750, parents=True, exist_ok=True)
         for folder in self._folders:
-            folder.mkdir(0o700 if folder == self.taking else 0o750, exist_ok=True)
-        self._must_be_folders()
+            with suppress(FileExistsError):  # opening it will tell what it is
+                folder.mkdir(0o700 if folder == self.taking else 0o750)
+        with self._opened(*self._folders):
+            pass
 
     def hindrance(self, error: OSError) -> str | None:
         """Which of the folders has made a call fail, and what to do; None if that is not it."""
@@ -143,42 +146,44 @@ class Spool:
         return sum(
             not is_ignored(name)
             for folder in (self.incoming, self.taking)
-            for name in _names(folder)
+            for name in self._names(folder)
         )
 
     def rejected(self) -> int:
         """What lies in `rejected/` for an operator to look at, reasons not counted."""
-        return sum(not name.endswith(".reason.txt") for name in _names(self._rejected))
+        return sum(not name.endswith(_REASON) for name in self._names(self._rejected))
 
     def scan(self, stages: Mapping[str, Stage]) -> Outlook:
         """Look at every file in `incoming/`, knowing what events have told."""
         ready: list[tuple[int, Candidate]] = []
         refused: list[tuple[str, str]] = []
         waits: list[float] = []
-        self._must_be_folders()
-        seen = self._seen
-        self._seen = {}
-        for name in os.listdir(self.incoming):
-            if is_ignored(name):
-                continue
-            with suppress(FileNotFoundError):
-                status = (self.incoming / name).lstat()
-                match judge(self._sight(name, status, seen.get(name), stages), self.settle_s):
-                    case Take(closed):
-                        ready.append((status.st_mtime_ns, Candidate(name, closed)))
-                    case Refuse(reason):
-                        refused.append((name, reason))
-                    case Wait(seconds):
-                        waits += [seconds] if seconds is not None else []
+        with self._opened(*self._folders) as (incoming, *_):
+            seen, self._seen = self._seen, {}
+            for name in incoming.names():
+                if is_ignored(name):
+                    continue
+                with suppress(FileNotFoundError):
+                    status = incoming.status(name)
+                    sight = self._sight(incoming, name, status, seen.get(name), stages)
+                    match judge(sight, self.settle_s):
+                        case Take(closed):
+                            ready.append((status.st_mtime_ns, Candidate(name, closed)))
+                        case Refuse(reason):
+                            refused.append((name, reason))
+                        case Wait(seconds):
+                            waits += [seconds] if seconds is not None else []
         ready.sort(key=lambda found: (found[0], found[1].name))
         return Outlook([candidate for _, candidate in ready], refused, min(waits, default=None))
 
     def open(self, candidate: Candidate) -> Taken:
         """Open a file that is still in `incoming/`; `claim` comes next."""
-        self._must_be_folders()
-        if os.path.lexists(self.taking / candidate.name):
-            raise FileExistsError(errno.EEXIST, "one of that name is being taken", candidate.name)
-        file = _open(self.incoming / candidate.name)
+        with self._opened(self.incoming, self.taking) as (incoming, taking):
+            if taking.has(candidate.name):
+                raise FileExistsError(
+                    errno.EEXIST, "one of that name is being taken", candidate.name
+                )
+            file = _read(incoming, candidate.name)
         return Taken(candidate.name, file, candidate.closed)
 
     def claim(self, taken: Taken) -> Taken | Refuse:
@@ -186,30 +191,30 @@ class Spool:
 
         If another has taken its place meanwhile, that one is claimed, and nothing known of it.
         """
-        self._must_be_folders()
-        os.rename(self.incoming / taken.name, self.taking / taken.name)
-        os.fsync(taken.file.fileno())
-        _sync(self.taking, self.incoming)
-        opened, claimed = os.fstat(taken.file.fileno()), (self.taking / taken.name).lstat()
-        if (opened.st_dev, opened.st_ino) == (claimed.st_dev, claimed.st_ino):
+        with self._opened(self.incoming, self.taking) as (incoming, taking):
+            incoming.move(taken.name, taking, taken.name)
+            os.fsync(taken.file.fileno())
+            taking.sync()
+            incoming.sync()
+            held, claimed = os.fstat(taken.file.fileno()), taking.status(taken.name)
+        if (held.st_dev, held.st_ino) == (claimed.st_dev, claimed.st_ino):
             return taken
         taken.file.close()
         return self.resume(taken.name)
 
     def leftovers(self) -> list[str]:
         """The files in `taking/`, oldest first: what an earlier process had claimed."""
-        self._must_be_folders()
-        names = [name for name in os.listdir(self.taking) if not name.startswith(".")]
-        return sorted(names, key=lambda name: ((self.taking / name).lstat().st_mtime_ns, name))
+        with self._opened(*self._folders) as (_, taking, *_):
+            names = [name for name in taking.names() if not name.startswith(".")]
+            return sorted(names, key=lambda name: (taking.status(name).st_mtime_ns, name))
 
     def resume(self, name: str) -> Taken | Refuse:
         """Open a file in `taking/`."""
-        self._must_be_folders()
-        path = self.taking / name
-        refusal = refusal_of(path.lstat().st_mode)
-        if refusal is not None:
-            return Refuse(refusal)
-        file = _open(path)
+        with self._opened(self.taking) as (taking,):
+            refusal = refusal_of(taking.status(name).st_mode)
+            if refusal is not None:
+                return Refuse(refusal)
+            file = _read(taking, name)
         return Taken(name, file, closed=writer_of(file.fileno()) is Writer.NONE)
 
     def add_rejects(self, name: str, at: int, lines: Sequence[bytes]) -> int:
@@ -217,76 +222,62 @@ class Spool:
 
         They are on disk when this returns the offset after them.
         """
-        self._must_be_folders()
-        path = self._rejects_of(name)
-        new = not path.exists()
-        with path.open("ab") as file:
-            file.truncate(at)
-            file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            _sync(self.taking)
+        rejects = _rejects_of(name)
+        with self._opened(self.taking) as (taking,):
+            new = not taking.has(rejects)
+            with open(taking.open(rejects, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
+                file.truncate(at)
+                file.write(b"".join(lines))
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                taking.sync()
         return at + sum(map(len, lines))
 
     def cut_rejects(self, name: str, at: int) -> None:
         """Drop what was written of the rejects of a file and not recorded."""
-        self._must_be_folders()
-        with suppress(FileNotFoundError):
+        rejects = _rejects_of(name)
+        with self._opened(self.taking) as (taking,), suppress(FileNotFoundError):
             if at == 0:
-                self._rejects_of(name).unlink()
+                taking.remove(rejects)
             else:
-                os.truncate(self._rejects_of(name), at)
+                with open(taking.open(rejects, os.O_WRONLY), "ab") as file:
+                    file.truncate(at)
 
     def finish(self, name: str) -> None:
         """Publish the rejects of a file in `taking/`, then move it to `done/`."""
-        self._must_be_folders()
-        rejects = self._rejects_of(name)
-        if rejects.exists():
-            target = self._free(self._rejected, name, ".rejected.jsonl")
-            os.rename(rejects, target)
-            _sync(self._rejected)
-        with suppress(FileNotFoundError):  # an operator has removed it; all of it is taken
-            os.rename(self.taking / name, self._free(self.done, name))
-        _sync(self.done, self.taking)
+        with self._opened(self.taking, self.done, self._rejected) as (taking, done, rejected):
+            if _publish(name, taking, rejected):
+                rejected.sync()
+            with suppress(FileNotFoundError):  # an operator has removed it; all of it is taken
+                taking.move(name, done, _free(done, name))
+            done.sync()
+            taking.sync()
 
     def reject(self, name: str, reason: str) -> None:
         """Move a file from `taking/` to `rejected/` whole, beside its reason."""
-        self._must_be_folders()
-        if self._rejects_of(name).exists():
-            os.rename(self._rejects_of(name), self._free(self._rejected, name, ".rejected.jsonl"))
-        self._move_out(self.taking / name, reason)
+        with self._opened(self.taking, self._rejected) as (taking, rejected):
+            _publish(name, taking, rejected)
+            _move_out(name, taking, rejected, reason)
 
     def refuse(self, name: str, reason: str) -> None:
         """Move what is no regular file from `incoming/` to `rejected/`, beside the reason."""
-        self._must_be_folders()
-        self._move_out(self.incoming / name, reason)
+        with self._opened(self.incoming, self._rejected) as (incoming, rejected):
+            _move_out(name, incoming, rejected, reason)
 
-    def _must_be_folders(self) -> None:
-        """Right before each use: a link in place of a folder would be followed without a word."""
-        for folder in self._folders:
-            with suppress(FileNotFoundError):  # it is made anew
-                if flaw := no_folder(folder.lstat().st_mode):
-                    raise NotADirectoryError(errno.ENOTDIR, flaw, str(folder))
+    def _opened(self, *folders: Path) -> AbstractContextManager[list[Folder]]:
+        return opened(self.path, *(folder.name for folder in folders))
 
-    def _move_out(self, path: Path, reason: str) -> None:
-        if not os.path.lexists(path):
-            return
-        target = self._free(self._rejected, path.name, companion=".reason.txt")
-        note = target.with_name(target.name + ".reason.txt")
+    def _names(self, folder: Path) -> list[str]:
         try:
-            with note.open("w", encoding="utf-8") as file:
-                file.write(reason + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(path, target)
+            with self._opened(folder) as (it,):
+                return it.names()
         except OSError:
-            note.unlink(missing_ok=True)
-            raise
-        _sync(self._rejected, path.parent)
+            return []
 
     def _sight(
         self,
+        incoming: Folder,
         name: str,
         status: os.stat_result,
         before: tuple[tuple[int, ...], float] | None,
@@ -299,7 +290,7 @@ class Spool:
         writer = Writer.UNKNOWN
         if may_ask(status):
             # If it cannot be opened, opening it to take it will say why.
-            with suppress(OSError), _open(self.incoming / name) as file:
+            with suppress(OSError), _read(incoming, name) as file:
                 writer = writer_of(file.fileno())
         return Sight(
             status.st_mode,
@@ -310,39 +301,10 @@ class Spool:
             writer,
         )
 
-    def _rejects_of(self, name: str) -> Path:
-        return self.taking / _fit("." + name, ".rejects")
-
-    def _free(self, folder: Path, name: str, ending: str = "", companion: str = "") -> Path:
-        """A path in `folder` that neither a file nor, with `companion`, its companion has."""
-        suffix = _SUFFIX.search(name)
-        if not ending and suffix is not None:
-            ending = suffix[0]
-        stem = name.removesuffix(ending)
-        numbers = (f".{n}" if n else "" for n in count())
-        paths = (
-            folder / _fit(stem, number + ending + companion).removesuffix(companion)
-            for number in numbers
-        )
-        return next(
-            path
-            for path in paths
-            if not os.path.lexists(path)
-            and not (companion and os.path.lexists(f"{path}{companion}"))
-        )
-
 
 def printable(name: str) -> str:
     """A file's name as text: bytes that are not UTF-8 appear as \\xNN."""
     return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def no_folder(mode: int) -> str | None:
-    """Why something of that mode, itself and not what it leads to, is no folder of a spool."""
-    if stat.S_ISDIR(mode):
-        return None
-    what = "a symbolic link, not a folder" if stat.S_ISLNK(mode) else "not a folder"
-    return f"{what}: move it away"
 
 
 def _denied(folder: Path) -> str:
@@ -352,32 +314,57 @@ def _denied(folder: Path) -> str:
     return "permission denied: let the daemon's user read and write it"
 
 
-def _open(path: Path) -> SpoolFile:
-    """Open a regular file for reading, never following a link, never waiting for a FIFO."""
-    file = SpoolFile(os.open(path, _READ), "r")
-    refusal = refusal_of(os.fstat(file.fileno()).st_mode)
-    if refusal is not None:
-        file.close()
-        raise OSError(errno.EINVAL, refusal, str(path))
-    return file
+def _read(folder: Folder, name: str) -> SpoolFile:
+    return SpoolFile(folder.open(name, os.O_RDONLY), "r")
+
+
+def _rejects_of(name: str) -> str:
+    return _fit("." + name, ".rejects")
+
+
+def _publish(name: str, taking: Folder, rejected: Folder) -> bool:
+    """Move the rejects of a file to where an operator looks; whether there were any."""
+    rejects = _rejects_of(name)
+    if not taking.has(rejects):
+        return False
+    taking.move(rejects, rejected, _free(rejected, name, ".rejected.jsonl"))
+    return True
+
+
+def _move_out(name: str, folder: Folder, rejected: Folder, reason: str) -> None:
+    if not folder.has(name):
+        return
+    target = _free(rejected, name, companion=_REASON)
+    note = rejected.open(target + _REASON, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with open(note, "w", encoding="utf-8") as file:
+            file.write(reason + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        folder.move(name, rejected, target)
+    except OSError:
+        with suppress(FileNotFoundError):
+            rejected.remove(target + _REASON)
+        raise
+    rejected.sync()
+    folder.sync()
+
+
+def _free(folder: Folder, name: str, ending: str = "", companion: str = "") -> str:
+    """A name in `folder` that neither a file nor, with `companion`, its companion has."""
+    suffix = _SUFFIX.search(name)
+    if not ending and suffix is not None:
+        ending = suffix[0]
+    stem = name.removesuffix(ending)
+    numbers = (f".{n}" if n else "" for n in count())
+    names = (_fit(stem, number + ending + companion).removesuffix(companion) for number in numbers)
+    return next(
+        free
+        for free in names
+        if not folder.has(free) and not (companion and folder.has(free + companion))
+    )
 
 
 def _fit(stem: str, ending: str) -> str:
     room = NAME_MAX - len(os.fsencode(ending))
     return os.fsdecode(os.fsencode(stem)[:room]) + ending
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return [] if folder.is_symlink() else os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _sync(*folders: Path) -> None:
-    for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -519,19 +519,23 @@ async def test_a_full_disk_or_a_locked_database_is_waited_out(
     reason="needs two file systems",
 )
 async def test_a_file_that_cannot_be_moved_stays_and_is_tried_again(
-    store: FragileStore, spool: Spool
+    store: FragileStore, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     intake = Intake(store, spool, rescan_s=0.02)
-    here = spool.taking
-    spool.taking = elsewhere = Path(tempfile.mkdtemp(dir=SHM))
+    elsewhere = Path(tempfile.mkdtemp(dir=SHM))
     drop(spool, "a.jsonl", GOOD)
+    rename = os.rename
+
+    def across(name: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        rename(name, elsewhere / target, src_dir_fd=src_dir_fd)
 
     async with running(intake, spool) as moves:
+        monkeypatch.setattr(os, "rename", across)
         async with asyncio.timeout(SOON_S):
             while not intake.figures.left:  # noqa: ASYNC110  it is a fact, not an event
                 await asyncio.sleep(0)
         assert (spool.incoming / "a.jsonl").exists()
-        spool.taking = here
+        monkeypatch.undo()
         os.rmdir(elsewhere)
         await ended(moves, store, "a.jsonl")
 
@@ -644,6 +648,7 @@ async def test_a_file_that_is_touched_without_end_is_not_looked_at_without_end(
 
 
 async def test_missing_folders_are_made_again(store: FragileStore, spool: Spool) -> None:
+    """Whatever comes next: a file that is taken, or one that is refused."""
     async with running(intake_of(store, spool), spool) as moves:
         drop(spool, "a.jsonl", GOOD)
         await moves.until("a.jsonl")
@@ -653,6 +658,13 @@ async def test_missing_folders_are_made_again(store: FragileStore, spool: Spool)
         store.closing.clear()
         drop(spool, "b.jsonl", line(2))
         await store.closing.wait()
+
+        rejected = spool.path / "rejected"
+        rejected.rmdir()
+        (spool.incoming / "link.jsonl").symlink_to("/dev/zero")
+        async with asyncio.timeout(SOON_S):
+            while not (rejected / "link.jsonl").is_symlink():  # noqa: ASYNC110  nothing to await
+                await asyncio.sleep(0.005)
 
     assert rows_of(store) == [row(1), row(2)]
     assert tree(spool.done) == {"b.jsonl": line(2)}
