@@ -187,7 +187,7 @@ def _spool(to: Door) -> Iterator[tuple[Level, str]]:
     from syncd.store.access import folder_hindrance
 
     path = to.paths.spool
-    if not is_there(path):
+    if not is_there(path) or not os.path.exists(path):
         if why := folder_hindrance(path):
             yield Level.FAIL, f"{path}: cannot be made: {why}"
             return
@@ -205,11 +205,14 @@ def _spool(to: Door) -> Iterator[tuple[Level, str]]:
 
 def _folder(folder: Path, spool: Path) -> Iterator[tuple[Level, str]]:
     from syncd.spool import no_folder
+    from syncd.store.access import folder_hindrance
 
     try:
         status = folder.lstat()  # the daemon follows no link there
-    except FileNotFoundError:
-        return  # the daemon makes it
+    except FileNotFoundError:  # the daemon makes it
+        if why := folder_hindrance(folder):
+            yield Level.FAIL, f"cannot be made: {why}"
+        return
     except OSError as error:
         yield Level.FAIL, f"{error.strerror}"
         return

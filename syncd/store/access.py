@@ -41,8 +41,10 @@ def folder_hindrance(folder: Path) -> str | None:
     """Why nothing can be made in the folder, which is made with its parents where missing."""
     for place in (folder, *folder.parents):
         try:
-            mode = place.stat().st_mode
+            mode, blocks = place.stat().st_mode, os.statvfs(place).f_blocks
         except (FileNotFoundError, NotADirectoryError):
+            if place.is_symlink():
+                return f"{place}: a symbolic link that leads nowhere: mend it, or move it away"
             continue
         except PermissionError:
             return f"{place}: permission denied: let this user enter the folders above"
@@ -50,7 +52,11 @@ def folder_hindrance(folder: Path) -> str | None:
             return f"{place}: {error.strerror}"
         if not stat.S_ISDIR(mode):
             return f"{place}: not a folder: move it away"
-        return None if os.access(place, os.W_OK | os.X_OK) else _denied(place)
+        if not os.access(place, os.W_OK | os.X_OK):
+            return _denied(place)
+        if not blocks:  # /proc lets root in, and then makes nothing
+            return f"{place}: on a file system that stores no files: name a place on a disk"
+        return None
     return None
 
 

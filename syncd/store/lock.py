@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from syncd.store.access import hindrance
 from syncd.store.errors import StoreError, StoreInUse
 
 PATIENCE_S = 5.0  # an operator's verb holds it for a moment, a daemon for its life
@@ -74,7 +75,8 @@ def _opened(path: Path) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreError(f"{path}.lock: {error.strerror}: check the folder's owner") from error
+        why = hindrance(path) or "check the folder's owner"
+        raise StoreError(f"{path}.lock: {error.strerror}: {why}") from error
 
 
 def _is_ours(lock: int) -> bool:

@@ -39,6 +39,32 @@ def test_with_a_token_all_is_well(tmp_path: Path) -> None:
     assert "secret-token-1" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("/proc", "stores no files" if os.geteuid() == 0 else "permission denied"),
+        ("nothing", "a symbolic link that leads nowhere"),
+    ],
+)
+def test_a_place_that_can_hold_nothing_is_told(tmp_path: Path, target: str, why: str) -> None:
+    """It is not `not there yet`: no start makes it, and one that fails says the same."""
+    state = tmp_path / "state"
+    state.symlink_to(target)
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t", SYNCD_SPOOL__PATH=f"{state}")
+    _, below = check(tmp_path, SYNCD_API__TOKEN="t")
+    ran = syncd("run", folder=tmp_path, SYNCD_API__TOKEN="t")
+
+    assert (code, ran.returncode) == (1, 1)
+    for subject, message in (("database", found["database"]), ("spool", below["spool"])):
+        assert message[0] == "FAIL", subject
+        assert f": {state}: " in message[1]
+        assert why in message[1]
+    assert target == "/proc" or found["spool"][1].startswith(f"{state}: cannot be made: {state}: ")
+    assert f": {state}: " in ran.stderr
+    assert why in ran.stderr
+
+
 def test_a_wrong_configuration_is_told_whole(tmp_path: Path) -> None:
     """Nothing else can be looked at then."""
     found = syncd("check", folder=tmp_path, SYNCD_API__TIMEOUT_S="-1", SYNCD_LOG__LEVEL="loud")

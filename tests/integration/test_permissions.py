@@ -66,6 +66,19 @@ def test_check_and_run_agree_on_a_folder_that_is_a_file(tmp_path: Path) -> None:
     assert f"{tmp_path / 'state'}: not a folder" in checked.stdout
 
 
+def test_check_knows_which_folders_of_the_spool_cannot_be_made(tmp_path: Path) -> None:
+    spool = tmp_path / "state/syncd/spool"
+    for name in ("incoming", "done", "rejected"):
+        (spool / name).mkdir(parents=True)
+    spool.chmod(0o555)
+
+    checked = as_anybody("check", folder=tmp_path)
+
+    assert checked.returncode == 1
+    (told,) = [it for it in checked.stdout.splitlines() if it.startswith("FAIL")]
+    assert f"{spool / 'taking'}: cannot be made: {spool}: permission denied" in told
+
+
 def test_check_looks_at_the_files_too(tmp_path: Path) -> None:
     """A start by root leaves a lock that the service's user may not open."""
     syncd("enqueue", "r", "--name", "x", folder=tmp_path)
