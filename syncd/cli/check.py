@@ -17,7 +17,7 @@ from syncd.cli.door import Door, is_there, opened, strict_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.cli.status import UNHEARD
-from syncd.config import read_token
+from syncd.config import read_token, unit_warnings
 from syncd.config.keys import HOSTS
 from syncd.core.answer import NoReply, NotSent, Reply, error_in, is_error
 from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
@@ -93,6 +93,8 @@ def _checked(
 
 
 def _credentials(to: Door) -> Iterator[tuple[Level, str]]:
+    for warning in unit_warnings(to.config):
+        yield Level.WARN, warning
     try:
         token = read_token(to.config, os.environ)
     except CredentialsError as error:

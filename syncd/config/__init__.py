@@ -14,7 +14,7 @@ from syncd.config.read import (
     load,
     parse,
 )
-from syncd.config.token import Token, read_token
+from syncd.config.token import Token, read_token, unit_warnings
 
 __all__ = [
     "DEFAULT_FILE",
@@ -36,4 +36,5 @@ __all__ = [
     "locate",
     "parse",
     "read_token",
+    "unit_warnings",
 ]

@@ -77,6 +77,23 @@ def read_token(config: Config, environ: Mapping[str, str]) -> Token:
     )
 
 
+def unit_warnings(config: Config) -> tuple[str, ...]:
+    """What to mend at the file that systemd makes the credential from: the daemon sees the copy.
+
+    As the shipped units have it, `token` beside `syncd.toml`, `NAME.token` beside `NAME.toml`.
+    """
+    folder, name = os.path.split(config.source)
+    if config.api.token_file or not name.endswith(".toml"):
+        return ()
+    file = "token" if name == "syncd.toml" else f"{name.removesuffix('.toml')}.token"
+    path = os.path.join(folder, file)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ()  # none, or none that this user may see
+    return _open_to_all(path, mode) if stat.S_ISREG(mode) else ()
+
+
 def _is_blank(path: str) -> bool:
     """Whether it holds a line break at most, as where SetCredential= stands in for a file."""
     try:
@@ -101,11 +118,14 @@ def _from_file(path: str, source: str) -> Token:
         ) from error
     if content is None:
         raise CredentialsError(f"{source}: is not a regular file: put the token into one")
-    warnings: tuple[str, ...] = ()
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        open_to = f"everyone on this machine has access to it (mode {stat.S_IMODE(mode):04o})"
-        warnings = (f"{source}: {open_to}: chmod 0600",)
-    return _checked(content.decode("latin-1"), source, warnings)
+    return _checked(content.decode("latin-1"), source, _open_to_all(source, mode))
+
+
+def _open_to_all(source: str, mode: int) -> tuple[str, ...]:
+    if not mode & (stat.S_IROTH | stat.S_IWOTH):
+        return ()
+    open_to = f"everyone on this machine has access to it (mode {stat.S_IMODE(mode):04o})"
+    return (f"{source}: {open_to}: chmod 0600",)
 
 
 def _checked(text: str, source: str, warnings: tuple[str, ...] = ()) -> Token:

@@ -40,6 +40,31 @@ def test_with_a_token_all_is_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "file"), [("syncd.toml", "token"), ("acme.toml", "acme.token")]
+)
+def test_a_token_that_the_unit_reads_is_for_nobody_else_to_read(
+    tmp_path: Path, settings: str, file: str
+) -> None:
+    """The daemon sees only the copy that systemd gives it, whatever the mode of the file."""
+    (tmp_path / settings).write_text("")
+    token = tmp_path / file
+    token.write_text("secret-token-1")
+    told = []
+    for mode in (0o644, 0o600):
+        token.chmod(mode)
+        found = syncd(
+            *("check", "--config", tmp_path / settings), folder=tmp_path, SYNCD_API__TOKEN="t"
+        )
+        told.append([it for it in found.stdout.splitlines() if it.split()[1] == "credentials"])
+        assert found.returncode == 0
+
+    (warning, usable), (alone,) = told
+    open_to = "everyone on this machine has access to it (mode 0644): chmod 0600"
+    assert warning == f"warn  credentials    {token}: {open_to}"
+    assert usable == alone == "ok    credentials    a token from $SYNCD_API__TOKEN"
+
+
+@pytest.mark.parametrize(
     ("target", "why"),
     [
         ("/proc", "stores no files" if os.geteuid() == 0 else "permission denied"),
