@@ -41,6 +41,7 @@ class Watch:
         self._folder = folder
         self._fallback_s = fallback_s
         self._inotify: Inotify | None = None
+        self._watched: tuple[int, int] | None = None
         self._event: asyncio.Task[Event] | None = None
         self._complained = False
 
@@ -58,6 +59,11 @@ class Watch:
 
     async def wait(self, seconds: float) -> None:
         """Return when there is something new to see in the folder, or after `seconds`."""
+        # That a folder above was moved, or another mounted here, no event tells.
+        if self._inotify is not None and await asyncio.to_thread(self._there) != self._watched:
+            await self._close()
+            self._open()
+            return  # whatever is in the new one is news
         if self._inotify is None:
             self._open()
         if self._inotify is None:
@@ -81,6 +87,7 @@ class Watch:
     def _open(self) -> None:
         try:
             self._inotify = Inotify()
+            self._watched = self._there()  # before: what takes its place meanwhile is noticed
             self._inotify.add_watch(self._folder, _MASK)
         except OSError as error:
             self._release()
@@ -89,6 +96,13 @@ class Watch:
             self._complained = True
         else:
             self._complained = False
+
+    def _there(self) -> tuple[int, int] | None:
+        try:
+            status = self._folder.lstat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     async def _close(self) -> None:
         if self._event is not None:

@@ -625,6 +625,22 @@ async def test_a_watch_finds_a_folder_that_was_made_anew(spool: Spool) -> None:
         assert watch.stages == {"a.json": Stage.CLOSED}
 
 
+async def test_a_watch_finds_the_folder_of_a_spool_that_was_made_anew(spool: Spool) -> None:
+    """No event tells that a folder above was moved away."""
+    async with Watch(spool.incoming, fallback_s=SETTLE_S) as watch:
+        (spool.incoming / "old.json").write_text("x")
+        await wait(watch)
+        spool.path.rename(spool.path.with_name("aside"))
+        spool.prepare()
+        await wait(watch)
+        assert watch.stages == {}
+
+        (spool.incoming / "a.json").write_text("x")
+        await wait(watch)
+
+        assert watch.stages == {"a.json": Stage.CLOSED}
+
+
 async def test_a_burst_of_events_is_taken_in_at_once(spool: Spool) -> None:
     async with Watch(spool.incoming, fallback_s=SETTLE_S) as watch:
         for n in range(200):
