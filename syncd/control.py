@@ -297,8 +297,11 @@ class Control:
     async def _pause(self, _: web.Request) -> web.Response:
         await self._store.remember(PAUSED, "by an operator")
         self._gate.pause()
-        log.info("operator.pause")
-        return _json({"paused": True})
+        # In a file that was moved away it holds once that is back; until then no start knows of it.
+        moved = await asyncio.to_thread(self._store.moved)
+        not_kept = None if moved is None else str(moved)
+        log.info("operator.pause", **({"not_kept": not_kept} if not_kept else {}))
+        return _json({"paused": True, "not_kept": not_kept})
 
     async def _resume(self, _: web.Request) -> web.Response:
         await self._store.remember(PAUSED, None)

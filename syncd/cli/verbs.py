@@ -93,10 +93,18 @@ def release_command(**asked: Any) -> int:
 @click.command("pause")
 @json_option
 @config_option
-def pause_command(*, as_json: bool, config_path: str | None) -> None:
-    """Stop sending; intake goes on. Holds over restarts until `syncd resume`."""
-    _set_paused(door(config_path), paused=True)
-    click.echo(json.dumps({"paused": True}) if as_json else "paused: nothing is sent")
+def pause_command(*, as_json: bool, config_path: str | None) -> int:
+    """Stop sending; intake goes on. Holds over restarts until `syncd resume`.
+
+    While the database is not in its place a restart would end it: that is said, with exit code 1.
+    """
+    not_kept = _set_paused(door(config_path), paused=True).get("not_kept")
+    told = {"paused": True, "not_kept": not_kept}
+    click.echo(json.dumps(told) if as_json else "paused: nothing is sent")
+    if not_kept is None:
+        return 0
+    click.echo(f"syncd: a restart ends the pause as things stand: {plain(not_kept)}", err=True)
+    return 1
 
 
 @click.command("resume")
@@ -302,7 +310,7 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any], heard: Heard) -> dict[
     }
 
 
-def _set_paused(to: Door, *, paused: bool) -> None:
+def _set_paused(to: Door, *, paused: bool) -> dict[str, Any]:
     def by_file() -> dict[str, Any]:
         from syncd.store.facts import PAUSED
 
@@ -310,7 +318,7 @@ def _set_paused(to: Door, *, paused: bool) -> None:
         _with_store(to, lambda store: store.remember(PAUSED, value))
         return {}
 
-    _by_either(to, partial(to.tell, "/pause" if paused else "/resume"), by_file)
+    return _by_either(to, partial(to.tell, "/pause" if paused else "/resume"), by_file)
 
 
 def _by_either(

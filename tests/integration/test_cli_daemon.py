@@ -184,7 +184,8 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         assert moved in found.stderr
         assert found.stderr.count("\n") == 1
     assert (before["daemon"]["reason"], before["troubles"]) == (None, [])
-    assert braked.stdout == "paused: nothing is sent\n"  # a brake brakes
+    assert (braked.returncode, braked.stdout) == (1, "paused: nothing is sent\n")  # a brake brakes
+    assert braked.stderr.startswith(f"syncd: a restart ends the pause as things stand: {moved}")
     assert (still["state"], still["moved"]) == ("paused", True)
     assert (before["daemon"]["moved"], healed["daemon"]["moved"]) == (False, False)
     assert resumed.stdout == "resumed\n"

@@ -586,7 +586,7 @@ async def test_a_pause_outlives_the_daemon_and_so_does_its_end(tmp_path: Path) -
         delivering(path, sandbox) as it,
         listening(tmp_path / "syncd.sock", it) as asking,
     ):
-        assert await asking.post("/pause") == {"paused": True}
+        assert await asking.post("/pause") == {"paused": True, "not_kept": None}
         assert it.gate.paused
     async with opened(path) as store:
         assert await store.read(lambda db: fact(db, PAUSED)) is not None
@@ -600,6 +600,23 @@ async def test_a_pause_outlives_the_daemon_and_so_does_its_end(tmp_path: Path) -
         assert not it.gate.paused
     async with opened(path) as store:
         assert await store.read(lambda db: fact(db, PAUSED)) is None
+
+
+async def test_a_pause_beside_a_database_that_was_moved_says_that_no_start_knows_of_it(
+    asking: Asking,
+) -> None:
+    """It holds at once, and over restarts too once what was moved is back."""
+    path = asking.it.store.path
+    asking.it.gate.resume()
+    away = path.rename(path.with_name("moved.db"))
+    paused = await asking.post("/pause")
+    sending = not asking.it.gate.paused
+    away.rename(path)
+
+    assert not sending
+    assert paused["paused"] is True
+    assert paused["not_kept"].startswith(f"{path}: the database was moved or removed")
+    assert rows(path, "SELECT count(*) FROM facts WHERE name = ?", PAUSED) == [(1,)]
 
 
 async def test_while_paused_patches_are_taken_in_and_delivered_after(tmp_path: Path) -> None:
