@@ -166,7 +166,7 @@ def _stopped(verb: Verb, touched: dict[str, Any], heard: Heard, *, as_json: bool
     elif more:
         click.echo("\n".join(more))
     done = f"{many(touched['touched'], 'patch')} {_DONE[verb]} so far"
-    rest = "the rest is as it was" if heard.exit_code else "for the rest, try again"
+    rest = "the rest is as it was" + ("" if heard.exit_code else ": try again")
     click.echo(f"syncd: {why}: {done}; {rest}", err=True)
     return heard.exit_code or 1
 
@@ -291,6 +291,8 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any], heard: Heard) -> dict[
             force=asked["force"],
             stopped=lambda: "interrupted" if heard.exit_code else None,
         )
+        if touched.stopped:  # perhaps by a store that cannot be read either
+            return touched, False
         return touched, await store.read(lambda db: fact(db, PAUSED)) is not None
 
     with hearing(heard, *ENDING):

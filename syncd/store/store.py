@@ -29,7 +29,7 @@ from syncd.store import (
 )
 from syncd.store.accept import Accepted, Place
 from syncd.store.connection import Connection, transaction
-from syncd.store.errors import StoreMoved, StoreUnavailable, StoreUnseen
+from syncd.store.errors import StoreError, StoreMoved, StoreUnavailable, StoreUnseen
 from syncd.store.lane import load_lane
 from syncd.store.lock import PATIENCE_S, acquire, sign
 from syncd.store.page import Cursor, Page
@@ -298,8 +298,9 @@ class Store:
         """The same for however many patches, in steps between which others write and are sent.
 
         `still` yields the patches in flight, and keeps more from being sent during a step. A crash
-        leaves some of it undone, and so does a reason that `stopped` gives before a step. `retry`
-        alone has one instant for all of them.
+        leaves some of it undone, and so does a reason that `stopped` gives before a step, or a step
+        that fails: only if that is the first one, it raises. `retry` alone has one instant for all
+        of them.
         """
         done, now = Touched(), self._wall() if verb == "retry" else None
         async with self._apart() as connection:
@@ -311,8 +312,16 @@ class Store:
                 done.stopped = why
                 break
             part = Selection(ids=tuple(ids[begin : begin + STEP_PATCHES]))
-            async with still() as in_flight:
-                done.add(await self.operate(verb, part, in_flight=in_flight, force=force, now=now))
+            try:
+                async with still() as in_flight:
+                    done.add(
+                        await self.operate(verb, part, in_flight=in_flight, force=force, now=now)
+                    )
+            except (StoreError, StoreUnavailable) as error:
+                if not begin:
+                    raise
+                done.stopped = str(error)
+                break
         return done
 
     async def sweep(self, after_id: int, before: float) -> Swept:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -831,10 +832,38 @@ def test_a_verb_that_is_told_to_stop_says_how_far_it_is_and_goes_no_further(
     assert (told["touched"], told["stopped"]) == (held[0], "interrupted")
     stopped = f"syncd: stopped: {so_far[0]}; the rest is as it was\n"
     assert (interrupted[0], interrupted[2]) == (130, stopped)
-    cut_off = f"syncd: the daemon stops: {so_far[1]}; for the rest, try again\n"
+    cut_off = f"syncd: the daemon stops: {so_far[1]}; the rest is as it was: try again\n"
     assert with_it == (1, "", cut_off)
     assert by_file == (143, "", f"syncd: stopped: {so_far[2]}; the rest is as it was\n")
     assert "Traceback" not in daemon.log()
+
+
+def fill_disk_of(pid: int) -> None:
+    """What the process writes to a file ends early, and no step of a verb is so small."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+
+
+def test_a_verb_whose_disk_is_full_in_the_middle_says_how_far_it_is(tmp_path: Path) -> None:
+    """By the daemon, and the same in its place. The rest is as it was."""
+    with start_daemon(tmp_path, "http://127.0.0.1:1") as daemon:
+        daemon.syncd("pause")
+        daemon.insert(*((f"r{n}", "x", None) for n in range(5 * STEP_PATCHES)))
+        by_daemon = held_until(daemon, lambda _: fill_disk_of(daemon.pid), "--json")
+        held = [daemon.status()["outbox"]["held"]]
+        daemon.kill()
+    daemon.syncd("release", "--all")
+    by_file = held_until(daemon, lambda it: fill_disk_of(it.pid))
+    held += [daemon.status()["outbox"]["held"]]
+
+    assert all(0 < n < 5 * STEP_PATCHES and n % STEP_PATCHES == 0 for n in held)
+    why = f"{daemon.database}: disk I/O error: free space or mend the file system"
+    so_far = [
+        f"syncd: {why}: {n:,} patches held so far; the rest is as it was: try again\n" for n in held
+    ]
+    told = json.loads(by_daemon[1])
+    assert (told["touched"], told["stopped"]) == (held[0], why)
+    assert (by_daemon[0], by_daemon[2]) == (1, so_far[0])
+    assert by_file == (1, "", so_far[1])
 
 
 def test_who_no_longer_waits_for_a_daemon_that_hangs_may_go_at_once(daemon: Daemon) -> None:

@@ -24,7 +24,7 @@ from stores import (
 
 from syncd.core.fold import body_of
 from syncd.core.patch import Patch
-from syncd.store import Selection, Store, Verb, read, verbs
+from syncd.store import Selection, Store, StoreBusy, Verb, read, verbs
 from syncd.store.store import STEP_PATCHES
 
 EVERYTHING = Selection(everything=True)
@@ -502,3 +502,36 @@ async def test_a_verb_over_many_patches_lets_producers_in(store: Store) -> None:
 
     assert steps == 3
     assert touched.touched == 3 * STEP_PATCHES
+
+
+@pytest.mark.parametrize("locked", [1, 2], ids=["at once", "in the middle"])
+async def test_a_verb_in_steps_says_what_was_done_before_one_that_fails(
+    store: Store, locked: int
+) -> None:
+    """Where nothing was, it has just failed."""
+    await store._writer.run(lambda db: db.execute("PRAGMA busy_timeout = 20"))
+    await store.accept([Patch("r", "n")] * (3 * STEP_PATCHES))
+    steps = 0
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as rude:
+
+        @asynccontextmanager
+        async def still() -> AsyncIterator[tuple[()]]:
+            nonlocal steps
+            steps += 1
+            if steps == locked:
+                rude.execute("BEGIN IMMEDIATE")
+            yield ()
+
+        if locked == 1:
+            with pytest.raises(StoreBusy):
+                await store.operate_in_steps("hold", EVERYTHING, still)
+        else:
+            touched = await store.operate_in_steps("hold", EVERYTHING, still)
+            assert touched.stopped is not None
+            assert "locked by another process" in touched.stopped
+            assert touched.touched == STEP_PATCHES
+
+    assert steps == locked
+    assert rows(store.path, "SELECT n FROM counters WHERE state = 'held'") == [
+        ((locked - 1) * STEP_PATCHES,)
+    ]
