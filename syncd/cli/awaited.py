@@ -7,6 +7,7 @@ was; of a run or of all there is only since the wait began: what was discarded b
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from syncd.cli.door import Door, Query, read_row
@@ -15,7 +16,7 @@ from syncd.cli.status import current
 from syncd.errors import SyncdError
 
 ROWS = 1000  # looked at in one go
-MANY_ROWS = 10_000  # discarded ones: those that newer patches have made up for are among them
+ANY_NUMBER = 1 << 62  # discarded ones: those that newer patches have made up for are among them
 NAMED = 20  # patches that will not arrive, by name
 
 Row = dict[str, Any]
@@ -70,8 +71,8 @@ def look_at_run(run: str, to: Door, begun: float) -> Look:
     anything = to.one("snapshot", {"run": run}) is not None
     if not rows and not anything:
         raise SyncdError(f"no patch for run {plain(run)}: look with `syncd list`")
-    failed += _discarded(to, {"run": run}, begun)
-    return Look(0, _named(failed), anything=anything)
+    discarded, number = _discarded(to, {"run": run, "since": begun})
+    return Look(0, _named([*failed, *discarded], len(failed) + number), anything=anything)
 
 
 def look_at_all(to: Door, begun: float) -> Look:
@@ -82,11 +83,10 @@ def look_at_all(to: Door, begun: float) -> Look:
     if moving or files:
         return Look(moving, files=files)
     # Asked for even if there are none: a database that is not there has no rows to be told from.
-    discarded = _discarded(to, {}, begun)
+    discarded, number = _discarded(to, {"since": begun})
     parked = outbox["dead"] + outbox["held"]
     failed = [*(_in_states(to, {}, _PARKED) if parked else ()), *discarded]
-    total = parked + len(discarded)
-    return Look(0, _named(failed, total), anything=outbox["delivered"] > 0)
+    return Look(0, _named(failed, parked + number), anything=outbox["delivered"] > 0)
 
 
 def look_at_batch(name: str, to: Door, _: float) -> Look:
@@ -108,13 +108,11 @@ def look_at_batch(name: str, to: Door, _: float) -> Look:
         return Look(0, (_rejected(to, name),))
     if moving := newest["waiting"] - newest["held"]:
         return Look(moving)
-    rows = [
-        row
-        for row in _in_states(to, {"batch": name}, (*_PARKED, "discarded"))
-        if _has_failed(row)
-        and row["created_at"] >= newest["created_at"]  # not of an older file of that name
-    ]
-    failed = _named(rows, newest["held"] + newest["dead"])
+    since = newest["created_at"]  # not of an older file of that name
+    parked = _in_states(to, {"batch": name}, _PARKED)
+    rows = [row for row in parked if row["created_at"] >= since]
+    discarded, number = _discarded(to, {"batch": name}, since) if newest["discarded"] else ([], 0)
+    failed = _named([*rows, *discarded], newest["held"] + newest["dead"] + number)
     if newest["refused"] is not None:
         what = "was not handed in" if by_command else "could not be read"
         failed += (f"the rest of {plain(name)} {what}: {plain(newest['refused'])}",)
@@ -134,10 +132,12 @@ def _in_states(to: Door, query: Query, states: Iterable[str], limit: int = ROWS)
         yield from to.rows("patches", {**query, "state": state, "limit": limit})
 
 
-def _discarded(to: Door, query: Query, begun: float) -> list[Row]:
-    """By an operator, since the wait began."""
-    rows = _in_states(to, {**query, "since": begun}, ["discarded"], MANY_ROWS)
-    return [row for row in rows if _has_failed(row)]
+def _discarded(to: Door, query: Query, created: str = "") -> tuple[list[Row], int]:
+    """By an operator, of what was handed in from that instant on: the first, and how many."""
+    rows = _in_states(to, query, ["discarded"], ANY_NUMBER)
+    failed = (row for row in rows if _has_failed(row) and row["created_at"] >= created)
+    first = list(islice(failed, NAMED))
+    return first, len(first) + sum(1 for _ in failed)
 
 
 def _is_moving(row: Row) -> bool:

@@ -7,15 +7,22 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from processes import Running, environment, in_use, syncd, until_it_waits_for
-from stores import delivered, opened
+from stores import NOON, delivered, opened
 
 from syncd.cli import main
-from syncd.cli.awaited import ROWS
+from syncd.cli.awaited import ROWS, look_at_all, look_at_batch, look_at_run
+from syncd.cli.door import Door
+from syncd.config import Config, locate
+from syncd.core.patch import Patch
 from syncd.core.settlement import Delivered
+from syncd.store.accept import accept, close_batch, open_batch
+from syncd.store.connection import transaction
 from syncd.store.schema import open_writer
 
 DOWN = "syncd: the daemon is not running: this is what its database holds\n"
@@ -453,6 +460,33 @@ def test_what_is_discarded_counts_where_it_was_asked_for_or_waited_for(tmp_path:
         (1, 2),
     ]
     assert after[0].stdout == after[1].stdout == "nothing waits\n"
+
+
+def test_what_an_operator_has_discarded_counts_behind_any_number_of_others(tmp_path: Path) -> None:
+    """Those that newer patches have set all of are discarded too, and here there are more of them
+    than anybody looks at in one go."""
+    to = Door(Config(), locate(Config(), environment(tmp_path)))
+    database(tmp_path).parent.mkdir(parents=True)
+    with closing(open_writer(to.paths.store)) as db:
+        patches = [Patch("r", "x")] * 10_100
+        transaction(db, lambda db: accept(db, patches, open_batch(db, "b", "enqueue", NOON), NOON))
+        close_batch(db, 1, NOON)
+        db.execute(
+            "UPDATE outbox SET state = 'discarded', settled_at = ?,"
+            " reason = iif(id <= 30, 'operator', 'superseded')",
+            (NOON + 1,),
+        )
+    looks = (look_at_all, partial(look_at_run, "r"), partial(look_at_batch, "b"))
+
+    found = [look(to, NOON) for look in looks]
+    later = [bool(look(to, NOON + 2).failed) for look in looks]
+
+    for one in found:
+        assert not one.goes_on
+        assert one.failed[0] == "patch 30 for r is discarded by an operator"
+        assert one.failed[-1] == "and 10 patches more: look with `syncd list`"
+        assert len(one.failed) == 21
+    assert later == [False, False, True]
 
 
 async def arrived(path: Path, answer: Delivered) -> None:
