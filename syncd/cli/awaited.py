@@ -31,7 +31,7 @@ class Look:
     failed: tuple[str, ...] = ()
     """What will not arrive by itself, each in a few words."""
     files: int = 0
-    """Files of the spool whose patches nobody has counted yet."""
+    """Files that are not taken in, or not to their end: nobody has counted their patches yet."""
     anything: bool = True
     """Something has been delivered: it is not that there was nothing at all to wait for."""
     superseded: bool = False
@@ -100,13 +100,14 @@ def look_at_batch(name: str, to: Door, _: float) -> Look:
         if _in_spool(to, "rejected", name):
             return Look(0, (_rejected(to, name),))
         raise SyncdError(f"no batch of the name {plain(name)}: look with `syncd batches`")
-    if newest["closed_at"] is None:
-        return Look(max(1, newest["waiting"]))
+    moving = newest["waiting"] - newest["held"]
+    if newest["closed_at"] is None:  # more of it may come; a killed command is found out later
+        return Look(moving, files=1)
     by_command = newest["source"] == "enqueue"
     taken = newest["accepted"] + newest["duplicates"]
     if newest["refused"] is not None and not taken and not by_command:
         return Look(0, (_rejected(to, name),))
-    if moving := newest["waiting"] - newest["held"]:
+    if moving:
         return Look(moving)
     since = newest["created_at"]  # not of an older file of that name
     parked = _in_states(to, {"batch": name}, _PARKED)

@@ -628,7 +628,8 @@ def test_a_batch_is_awaited_until_its_file_is_filed(tmp_path: Path) -> None:
     found = syncd("wait", "--batch", "stdin", "--timeout", "0.1", folder=tmp_path)
 
     assert found.returncode == 124
-    assert UNMOVED in found.stderr  # nobody but a daemon closes what a killed command has left
+    # Nobody but a daemon closes what a killed command has left; no patch of it is on its way.
+    assert found.stderr == f"{DOWN}{UNMOVED}syncd: the time is up: 1 file to go\n"
 
 
 @pytest.mark.parametrize("where", ["incoming", "taking"])
