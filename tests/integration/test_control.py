@@ -23,7 +23,7 @@ from processes import start_daemon, start_sandbox
 from sandboxed import sandboxed
 from stores import dead, delivered, fill, insert, opened, rows, states
 
-from syncd import control, upkeep
+from syncd import control, readers, upkeep
 from syncd.control import MAX_BODY_BYTES, Control
 from syncd.core.breaker import Probe
 from syncd.core.outcome import Blame, Refused, Trouble, Unavailable
@@ -705,7 +705,7 @@ async def test_an_answer_of_any_length_is_whole(asking: Asking) -> None:
 async def test_who_has_seen_enough_may_go(asking: Asking, caplog: pytest.LogCaptureFixture) -> None:
     await many(asking)
 
-    for _ in range(2 * control.MAX_READERS):
+    for _ in range(2 * readers.MAX_READERS):
         async with asking.session.get("http://syncd/read/patches?limit=9999") as reply:
             assert (await reply.content.readline()).startswith(b'{"id":1,')
 
@@ -716,10 +716,10 @@ async def test_there_are_never_too_many_long_answers_at_once(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await many(asking)
-    monkeypatch.setattr(control, "QUEUE_S", 0.05)
+    monkeypatch.setattr(readers, "QUEUE_S", 0.05)
 
     async with AsyncExitStack() as stack:
-        for _ in range(control.MAX_READERS):
+        for _ in range(readers.MAX_READERS):
             answer = asking.session.get("http://syncd/read/patches?limit=9999")
             await stack.enter_async_context(answer)
         status, error = await asking.refused("GET", "/read/patches")
@@ -736,7 +736,7 @@ async def test_a_search_gives_signs_of_life(
 ) -> None:
     """A command that hears nothing for some seconds takes the daemon for stuck."""
     await fill(asking.it.store, ("r", "{}"))
-    monkeypatch.setattr(control, "ALIVE_EVERY_S", 0.0)
+    monkeypatch.setattr(readers, "ALIVE_EVERY_S", 0.0)
 
     async with asking.session.get("http://syncd/read/patches") as reply:
         text = await reply.text()
@@ -749,12 +749,12 @@ async def test_an_answer_whose_reader_stalls_is_cut_and_not_taken_for_the_whole(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await many(asking)
-    monkeypatch.setattr(control, "STALLED_S", 0.2)
-    monkeypatch.setattr(control, "QUEUE_S", 20.0)
+    monkeypatch.setattr(readers, "STALLED_S", 0.2)
+    monkeypatch.setattr(readers, "QUEUE_S", 20.0)
 
     stalled = [
         await asking.session.get("http://syncd/read/patches?limit=9999")
-        for _ in range(control.MAX_READERS)
+        for _ in range(readers.MAX_READERS)
     ]
     listed = await asking.get("/read/patches")  # as soon as one of them is cut
     ends = await asyncio.gather(*(one.read() for one in stalled), return_exceptions=True)

@@ -16,7 +16,7 @@ ADAPTERS = {
 }
 SERVICES = {
     *("intake", "relay", "fence", "lanes", "settler"),
-    *("verbs", "status", "control", "upkeep"),
+    *("verbs", "readers", "status", "control", "upkeep"),
 }
 
 # What stands at the top of syncd/, and what each may import from there besides itself. An arrow
@@ -34,9 +34,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lanes": {"store", *PURE},
     "settler": {"store", *PURE},
     "verbs": {"relay", "store", *PURE},
+    "readers": {"relay", "store", *PURE},
     "status": {"relay", "gate", "spool", "store", *PURE},
     "upkeep": {"clock", "store", *PURE},
-    "control": {"verbs", "listener", "relay", "spool", "formats", "gate", "store", *PURE},
+    "control": {"verbs", "readers", "listener", "relay", "gate", "store", *PURE},
     **dict.fromkeys(ADAPTERS, PURE),
     "config": PURE,
     "sandbox": {"core"},
