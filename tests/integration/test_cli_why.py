@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import pytest
+from commands import DOWN
 from processes import TOKEN, Daemon, Sandbox, start_daemon, start_sandbox, syncd
 from stores import NOON, Wall, dead, deferred, delivered, fill, opened
 
@@ -23,7 +24,6 @@ from syncd.core.settlement import Noted
 from syncd.core.suspect import Suspect
 from syncd.store import Selection, Store, ahead, read, why
 
-DOWN = "syncd: the daemon is not running: this is what its database holds\n"
 TRIED, DUE = "next try in 9.0 s", "its own wait ends in 9.0 s"
 DOWN_NOW = Sending("waiting", "it fails", NOON + 60, by_api=True, probe=Probe.AWAITED)
 STATES = ("stopped", "draining", "paused", "blocked", "waiting")
