@@ -1,11 +1,12 @@
 """Fixtures of the tests that touch files and sockets."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from asking import Asking, listening
 from delivering import delivering
+from processes import Daemon, Sandbox, start_daemon, start_sandbox
 from sandboxed import sandboxed
 from stores import Wall, opened
 
@@ -32,3 +33,17 @@ async def asking(tmp_path: Path) -> AsyncIterator[Asking]:
         it.gate.pause()
         async with listening(tmp_path / "run" / "syncd.sock", it) as asking:
             yield asking
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One for all tests of a file."""
+    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def daemon(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One for all tests of a file, which leave it sending."""
+    with start_daemon(tmp_path_factory.mktemp("daemon"), sandbox.url) as daemon:
+        yield daemon

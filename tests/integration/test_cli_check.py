@@ -3,7 +3,6 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -190,12 +189,6 @@ def test_a_folder_of_the_spool_that_is_a_link_is_told(tmp_path: Path) -> None:
     assert code == 1
     why = f"{spool / 'taking'}: a symbolic link, not a folder: move it away"
     assert found["spool"] == ("FAIL", why)
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    with start_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
-        yield sandbox
 
 
 @pytest.mark.parametrize(

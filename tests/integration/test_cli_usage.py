@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import enqueue
-from processes import environment, syncd
+from processes import Sandbox, environment, start_daemon, syncd
 
 from syncd.cli import main
 
@@ -157,3 +157,80 @@ def test_who_wants_no_colours_on_a_terminal_gets_none(
 
     assert b"stopped" in shown
     assert (b"\x1b[" in shown) == coloured
+
+
+READERS = (
+    ("status",),
+    ("list",),
+    ("why", "here"),
+    ("plan",),
+    ("show", "here"),
+    ("runs",),
+    ("batches",),
+    ("wait", "--all", "--timeout", "9"),
+)
+
+
+def test_readers_find_the_daemon_whose_settings_file_has_been_broken(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """It runs on as before. Who would change anything is refused; and all are, when it is gone."""
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.syncd("enqueue", "here", "--name", "x")
+        daemon.syncd("wait", "--all", "--timeout", "10")
+        daemon.config.write_text("[delivery\n")
+        looked = [daemon.syncd(*reader) for reader in READERS]
+        as_json = daemon.syncd("status", "--json")
+        changed = [
+            daemon.syncd(*verb)
+            for verb in (("enqueue", "r", "--name", "x"), ("pause",), ("hold", "--all"), ("run",))
+        ]
+        daemon.stop()
+        gone = [daemon.syncd(*reader) for reader in READERS]
+
+    refusal = f"syncd: {daemon.config}: is not TOML: "
+    for found in (*looked, as_json):
+        assert found.returncode == 0
+        assert found.stderr.startswith(refusal)
+        assert found.stderr.endswith(f"; asking who listens on {daemon.socket}\n")
+        assert found.stderr.count("\n") == 1
+        assert found.stdout
+    assert json.loads(as_json.stdout)["daemon"]["pid"] == daemon.pid
+    for found in (*changed, *gone):
+        assert (found.returncode, found.stdout) == (4, "")
+        assert found.stderr.startswith(refusal)
+        assert found.stderr.count("\n") == 1
+        assert "asking" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "unsure"),
+    [
+        ('[delivery]\nrate_per_s = "many"', "delivery.rate_per_s", False),
+        ("[store]\nretention_days = -1", "store.retention_days", False),
+        ("[store]\npath = 5", "store.path", True),
+        ("[delivery]\nrate = 5", "delivery.rate", True),
+        ("[delivry]\nrate_per_s = 5", "delivry", True),
+    ],
+)
+def test_readers_find_the_daemon_whatever_is_wrong_in_its_settings(
+    tmp_path: Path, sandbox: Sandbox, line: str, said: str, unsure: bool
+) -> None:
+    """Verbs are refused where it is not sure which daemon is meant; and so is all, if none is."""
+    with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.syncd("enqueue", "here", "--name", "x")
+        daemon.syncd("wait", "--all", "--timeout", "9")
+        daemon.config.write_text(f"{line}\n")
+        looked = [daemon.syncd(*reader) for reader in READERS]
+        changed = daemon.syncd("pause")
+        daemon.stop()
+        gone = daemon.syncd("status")
+
+    asking = f"; asking who listens on {daemon.socket}" if unsure else ""
+    for found in looked:
+        assert found.returncode == 0
+        assert found.stderr.startswith(f"syncd: {daemon.config}: {said}")
+        assert found.stderr.endswith(f"{asking}\n")
+        assert found.stderr.count("\n") == 1
+    assert changed.returncode == (4 if unsure else 0)
+    assert gone.returncode == (4 if unsure else 3)

@@ -1,11 +1,29 @@
 """The operator's verbs as commands: by the daemon, and in its place while it is down."""
 
 import json
+import resource
+import signal
 import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-from commands import DOWN, database, enqueue, lines
-from processes import Running, environment, in_use, syncd, until_it_waits_for
+from commands import DOWN, begun, database, enqueue, lines
+from processes import (
+    PATIENCE_S,
+    Daemon,
+    Running,
+    Sandbox,
+    environment,
+    in_use,
+    start_daemon,
+    syncd,
+    until_it_waits_for,
+)
+
+from syncd.store.store import STEP_PATCHES
 
 
 def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
@@ -149,3 +167,187 @@ def test_what_cannot_be_taken_apart_is_left_alone_aloud(tmp_path: Path) -> None:
 
     assert released.stdout.startswith("released 0 patches\n1 patch left alone: what newer patches")
     assert forced.stdout == "released 1 patch\n"
+
+
+def test_a_dead_patch_is_named_and_can_be_retried(daemon: Daemon, sandbox: Sandbox) -> None:
+    """A refused patch is parked with its answer; what newer patches have set stays theirs."""
+    daemon.syncd("enqueue", "dead_1", "--name", "old", "--set", "sandbox_refuse=1")
+    refused = daemon.syncd("wait", "--run", "dead_1", "--timeout", "10")
+    listed = lines(daemon.syncd("list", "--json", "--run", "dead_1").stdout)
+    newer = json.loads(daemon.syncd("enqueue", "dead_1", "--name", "new", "--json").stdout)
+    daemon.syncd("wait", "--patch", str(newer["first_id"]), "--timeout", "10")
+
+    table = daemon.syncd("list", "--state", "dead").stdout.splitlines()
+    retried = daemon.syncd("retry", str(listed[0]["id"]))
+    daemon.syncd("wait", "--run", "dead_1", "--timeout", "10")
+    discarded = daemon.syncd("discard", "--run", "dead_1")
+
+    assert refused.returncode == 1
+    assert "is dead: http_422" in refused.stdout
+    assert retried.stdout == (
+        f"retried 1 patch\npatch {listed[0]['id']} goes without name: set by newer patches\n"
+        f"it was refused with http_422: {listed[0]['last_error']['message']}\n"  # type: ignore[index]
+    )
+    assert table[0].split()[-2:] == ["ERROR", "MESSAGE"]
+    assert table[1].endswith(listed[0]["last_error"]["message"])  # type: ignore[index]
+    assert discarded.stdout == "discarded 1 patch\n"
+    assert sandbox.runs()["dead_1"]["name"] == "new"
+
+
+def test_a_verb_asks_the_daemon_whatever_the_file(daemon: Daemon) -> None:
+    """A member of the socket's group need not be let into the folder of the database."""
+    elsewhere = daemon.environment | {"SYNCD_STORE__PATH": "/dev/null/syncd.db"}
+
+    found = syncd("discard", "999999", folder=daemon.folder, **elsewhere)
+
+    assert found.returncode == 1
+    assert found.stdout == "discarded 0 patches\n"
+    assert found.stderr == "syncd: no patch 999999: look with `syncd list`\n"
+
+
+def test_pause_stops_sending_and_resume_goes_on(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Intake goes on meanwhile; held patches stay where they are."""
+    daemon.syncd("pause")
+    daemon.syncd("enqueue", "pause_1", "--name", "x")
+    paused = daemon.status()
+    held = daemon.syncd("hold", "--run", "pause_1")
+    released = daemon.syncd("release", "--run", "pause_1")
+    before = "pause_1" in sandbox.runs()
+    daemon.syncd("resume")
+    waited = daemon.syncd("wait", "--run", "pause_1", "--timeout", "10")
+
+    assert paused["daemon"]["state"] == "paused"
+    assert paused["outbox"]["pending"] == 1
+    assert (held.stdout, released.stdout) == ("held 1 patch\n", "released 1 patch\n")
+    assert not before
+    assert waited.returncode == 0
+
+
+def test_a_retry_tells_that_nothing_goes_yet_where_something_would(daemon: Daemon) -> None:
+    """Not of a patch that was discarded, nor of nothing. Of a run there is none at all."""
+    daemon.syncd("pause")
+    gone = json.loads(daemon.syncd("enqueue", "yet_1", "--name", "x", "--json").stdout)["first_id"]
+    daemon.syncd("discard", str(gone))
+    meant = [
+        ("--reason", "BOGUS"),
+        ("--run", "nobody"),
+        ("--run", "yet_1"),
+        (str(gone),),
+        ("--all",),
+    ]
+    nothing = [daemon.syncd("retry", *those) for those in meant]
+    daemon.syncd("enqueue", "yet_1", "--name", "y")
+    something = [daemon.syncd("retry", *those) for those in (("--run", "yet_1"), ("--all",))]
+    daemon.syncd("resume")
+    waited = daemon.syncd("wait", "--run", "yet_1", "--timeout", "10")
+
+    for each in nothing:
+        assert each.stdout == "retried 0 patches\n"
+    assert [each.returncode for each in nothing] == [0, 1, 0, 1, 0]
+    assert nothing[1].stderr == "syncd: no patch for run nobody: look with `syncd list`\n"
+    yet = "nothing goes yet: an operator has paused sending: syncd resume\n"
+    for each in something:
+        assert (each.returncode, each.stdout) == (0, "retried 0 patches\n" + yet)
+    assert waited.returncode == 0
+
+
+Ended = tuple[int, str, str]
+
+
+def held_until(
+    daemon: Daemon, end: "Callable[[subprocess.Popen[str]], object]", *options: str
+) -> Ended:
+    """`hold --all` that is ended when it has done a step; so long it is kept from going on."""
+    with begun(daemon, "hold", "--all", *options) as command:
+        with closing(sqlite3.connect(daemon.database, isolation_level=None)) as db:
+            while not db.execute("SELECT n FROM counters WHERE state = 'held'").fetchone()[0]:
+                assert command.poll() is None
+            db.execute("BEGIN IMMEDIATE")
+            end(command)
+        out, err = command.communicate(timeout=PATIENCE_S)
+    return command.returncode, out, err
+
+
+def test_a_verb_that_is_told_to_stop_says_how_far_it_is_and_goes_no_further(
+    tmp_path: Path,
+) -> None:
+    """By ^C, or with the daemon; the same in the daemon's place. The rest is as it was."""
+    held = []
+    with start_daemon(tmp_path, "http://127.0.0.1:1") as daemon:
+        daemon.syncd("pause")
+        daemon.insert(*((f"r{n}", "x", None) for n in range(8 * STEP_PATCHES)))
+        interrupted = held_until(daemon, lambda it: it.send_signal(signal.SIGINT), "--json")
+        held += [daemon.status()["outbox"]["held"]]
+        daemon.syncd("release", "--all")
+        with_it = held_until(daemon, lambda _: daemon.running.signal(signal.SIGTERM))  # type: ignore[union-attr]
+        daemon.running.ended()  # type: ignore[union-attr]
+        held += [daemon.status()["outbox"]["held"]]
+    daemon.syncd("release", "--all")
+    by_file = held_until(daemon, lambda it: it.send_signal(signal.SIGTERM))
+    held += [daemon.status()["outbox"]["held"]]
+
+    so_far = [f"{n:,} patches held so far" for n in held]
+    assert all(0 < n < 8 * STEP_PATCHES for n in held)
+    told = json.loads(interrupted[1])
+    assert (told["touched"], told["stopped"]) == (held[0], "interrupted")
+    stopped = f"syncd: stopped: {so_far[0]}; the rest is as it was\n"
+    assert (interrupted[0], interrupted[2]) == (130, stopped)
+    cut_off = f"syncd: the daemon stops: {so_far[1]}; the rest is as it was: try again\n"
+    assert with_it == (1, "", cut_off)
+    assert by_file == (143, "", f"syncd: stopped: {so_far[2]}; the rest is as it was\n")
+    assert "Traceback" not in daemon.log()
+
+
+def fill_disk_of(pid: int) -> None:
+    """What the process writes to a file ends early, and no step of a verb is so small."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+
+
+def test_a_verb_whose_disk_is_full_in_the_middle_says_how_far_it_is(tmp_path: Path) -> None:
+    """By the daemon, and the same in its place. The rest is as it was."""
+    with start_daemon(tmp_path, "http://127.0.0.1:1") as daemon:
+        daemon.syncd("pause")
+        daemon.insert(*((f"r{n}", "x", None) for n in range(5 * STEP_PATCHES)))
+        by_daemon = held_until(daemon, lambda _: fill_disk_of(daemon.pid), "--json")
+        held = [daemon.status()["outbox"]["held"]]
+        daemon.kill()
+    daemon.syncd("release", "--all")
+    by_file = held_until(daemon, lambda it: fill_disk_of(it.pid))
+    held += [daemon.status()["outbox"]["held"]]
+
+    assert all(0 < n < 5 * STEP_PATCHES and n % STEP_PATCHES == 0 for n in held)
+    why = f"{daemon.database}: disk I/O error: free space or mend the file system"
+    so_far = [
+        f"syncd: {why}: {n:,} patches held so far; the rest is as it was: try again\n" for n in held
+    ]
+    told = json.loads(by_daemon[1])
+    assert (told["touched"], told["stopped"]) == (held[0], why)
+    assert (by_daemon[0], by_daemon[2]) == (1, so_far[0])
+    assert by_file == (1, "", so_far[1])
+
+
+def test_a_daemon_that_starts_while_a_verb_is_at_work_waits_for_it(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """And the verb for the daemon, whoever comes first: here both find somebody else's lock. A
+    start says so before its patience ends."""
+    daemon = Daemon(tmp_path, sandbox.url)
+    daemon.syncd("enqueue", "edge_2", "--name", "n")
+    env = environment(tmp_path, **daemon.environment)
+    with in_use(daemon.database):
+        verb = Running("pause", ["pause"], tmp_path, env)
+        until_it_waits_for(daemon.database, verb)
+        daemon.running = Running("daemon", ["run"], tmp_path, env)
+        until_it_waits_for(daemon.database, daemon.running)
+        deadline = time.monotonic() + PATIENCE_S
+        while "daemon.waits" not in daemon.log():
+            assert daemon.running.exit_code is None, daemon.log()
+            assert time.monotonic() < deadline, daemon.log()
+            time.sleep(0.02)
+
+    with daemon:
+        assert f"`fuser -v {daemon.database}`" in daemon.log()
+        assert (verb.ended(), verb.log()) == (0, "paused: nothing is sent\n")
+        assert daemon.syncd("resume").returncode == 0
+        assert daemon.syncd("wait", "--all", "--timeout", "10").returncode == 0
+        assert daemon.status()["daemon"]["running"]
