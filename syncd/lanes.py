@@ -79,6 +79,16 @@ class Lanes:
         self._next_due_at = due_at if known is None else min(known, due_at)
         self._moved.set()
 
+    async def recall(self) -> None:
+        """The service is back: whoever waited because of it need not wait any longer."""
+        try:
+            recalled = await self._store.recall()
+        except StoreUnavailable as error:
+            log.error("store.unavailable", doing="recall", error=str(error))
+            return
+        log.info("relay.recalled", lanes=recalled)
+        self.expect(self._wall())
+
     def want(self, run: str | None) -> None:
         """The next probe shall go to this run, if it can; None takes that back."""
         self._wanted = run

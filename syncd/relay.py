@@ -1,4 +1,4 @@
-"""The relay: outbox -> schedule -> fold -> gate -> api -> classify -> settle -> outbox."""
+"""The relay: who goes next, and when: outbox -> schedule -> fold -> gate -> attempt -> outbox."""
 
 import asyncio
 import random
@@ -6,46 +6,24 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
-from syncd.core.answer import NoReply, NotSent, Reply
+from syncd.attempt import Attempts, Transport
 from syncd.core.breaker import Probe
 from syncd.core.figures import RelayFigures
-from syncd.core.fold import Fold
 from syncd.core.liveness import Standing, Waits
-from syncd.core.outcome import (
-    Blame,
-    Confirmed,
-    LockedOut,
-    Outcome,
-    Refused,
-    Trouble,
-    Unavailable,
-    classify,
-    lockout,
-)
-from syncd.core.plan import UNSENDABLE, request_of
-from syncd.core.schedule import Lane
+from syncd.core.plan import request_of
 from syncd.core.sending import Out
-from syncd.core.settlement import Dead, Deferred, Patience, Settlement, settlements
+from syncd.core.settlement import Patience
 from syncd.gate import PROMPT_S, Gate
 from syncd.lanes import Lanes
-from syncd.settler import Settler
 from syncd.store import Store, StoreUnavailable
 
 log = structlog.get_logger()
 
 MAX_UNSETTLED = 512  # answers that wait for the disk; beyond, nothing more is sent
 STORE_RETRY_S = 1.0
-
-
-class Transport(Protocol):
-    """What the relay needs of the vendor's API. Cancelling abandons the request."""
-
-    async def update(self, run_id: str, body: bytes) -> Reply | NoReply | NotSent:
-        """POST the body to the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +48,24 @@ class Relay:
         wall: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._store = store
-        self._transport = transport
         self._gate = gate
         self.policy = policy
-        self._wall = wall
-        self._draw = draw
         self._lanes = Lanes(store, wall)
+        self._attempts = Attempts(
+            store,
+            transport,
+            gate,
+            self._lanes,
+            lambda: self.policy.patience,
+            wall=wall,
+            draw=draw,
+        )
         self._turn = asyncio.Lock()
-        self._in_flight: dict[str, tuple[tuple[int, ...], float]] = {}
-        """By run: the patches whose request is out, and the instant at which it began."""
-        self._attempts: dict[asyncio.Task[None], float] = {}
-        """Each with the instant at which it began."""
+        self._tasks: dict[asyncio.Task[None], float] = {}
+        """The attempts under way, each with the instant at which it began."""
         self._step: tuple[Waits, float] = (Waits.NEWS, 0.0)
         """What the sending task waits for, and since when."""
         self._stopping = asyncio.Event()
-        self._settler = Settler(store, self._nobody_else)
-        self.figures = RelayFigures()
         self.cut: set[asyncio.Task[None]] = set()
         """Requests that the end of a drain has cut off: they may have been applied."""
 
@@ -96,12 +75,12 @@ class Relay:
         Cancelled, it abandons them: they stay pending in the outbox and go again.
         """
         async with asyncio.TaskGroup() as tasks:
-            settling = tasks.create_task(self._settler.run())
+            settling = tasks.create_task(self._attempts.settler.run())
             sending = tasks.create_task(self._send(tasks))
             await self._stopping.wait()
             sending.cancel()
-            if self._attempts:
-                await asyncio.wait(self._attempts, timeout=self.policy.drain_s)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=self.policy.drain_s)
                 self.cut_short()
             if self.cut:
                 log.warning("relay.drain_cut", in_flight=len(self.cut))
@@ -114,7 +93,7 @@ class Relay:
 
     def cut_short(self) -> None:
         """End the drain now: what is out is abandoned, stays pending, and goes again."""
-        self.cut.update(attempt for attempt in self._attempts if attempt.cancel())
+        self.cut.update(attempt for attempt in self._tasks if attempt.cancel())
 
     def wake(self) -> None:
         """There may be something new in the outbox. May be called often, may be lost."""
@@ -150,21 +129,29 @@ class Relay:
                 self._lanes.let_go(run)
                 self._lanes.look_again()
 
+    async def recall(self) -> None:
+        """The service is back: whoever waited because of it need not wait any longer."""
+        await self._lanes.recall()
+
+    @property
+    def figures(self) -> RelayFigures:
+        """What was asked and answered."""
+        return self._attempts.figures
+
     @property
     def busy(self) -> frozenset[str]:
         """The runs to which something is out."""
-        return frozenset(self._in_flight)
+        return self._attempts.busy
 
     @property
     def in_flight(self) -> frozenset[int]:
         """The patches whose request is out or whose answer is being settled."""
-        return frozenset(i for ids, _ in self._in_flight.values() for i in ids)
+        return self._attempts.in_flight
 
     @property
     def out(self) -> dict[str, Out]:
         """The same by run."""
-        now = asyncio.get_running_loop().time()
-        return {run: Out(ids, now - began) for run, (ids, began) in self._in_flight.items()}
+        return self._attempts.out
 
     @property
     def alone_until(self) -> dict[str, int]:
@@ -174,12 +161,12 @@ class Relay:
     @property
     def unsettled(self) -> int:
         """Answers that are not on disk yet."""
-        return self._settler.backlog
+        return self._attempts.settler.backlog
 
     @property
     def trouble(self) -> str | None:
         """Why nothing can be written down now, if so."""
-        return self._settler.trouble
+        return self._attempts.settler.trouble
 
     @property
     def standing(self) -> Standing:
@@ -189,7 +176,7 @@ class Relay:
         return Standing(
             waits,
             still_s=now - since if since else 0.0,
-            oldest_s=now - min(self._attempts.values(), default=now),
+            oldest_s=now - min(self._tasks.values(), default=now),
             may_go=self._gate.is_open,
             can_write=self.trouble is None,
         )
@@ -207,9 +194,9 @@ class Relay:
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
             may_go = self._lanes.may_go(self._gate.slots)
-            if not may_go or self._settler.backlog >= MAX_UNSETTLED:
+            if not may_go or self._attempts.settler.backlog >= MAX_UNSETTLED:
                 self._stepped(Waits.NEWS)
-                if not (self._lanes.ready or self._lanes.expecting or self._in_flight):
+                if not (self._lanes.ready or self._lanes.expecting or self.busy):
                     self.figures.rests()
                 await self._lanes.rest()
                 continue
@@ -266,135 +253,6 @@ class Relay:
         began = asyncio.get_running_loop().time()
         if request is None:
             self._gate.give_back(probe=probe)
-            self._in_flight[lane.run] = (lane.waiting[0].id,), began
-            attempt = tasks.create_task(self._bury(lane))
-        else:
-            self._in_flight[lane.run] = request.ids, began
-            attempt = tasks.create_task(self._attempt(lane, request, probe))
-        self._attempts[attempt] = began
-        attempt.add_done_callback(lambda done: self._attempts.pop(done, None))
-
-    def _nobody_else(self) -> bool:
-        """Whether all that is in flight waits to be settled already."""
-        return len(self._in_flight) <= self._settler.backlog
-
-    async def _attempt(self, lane: Lane, request: Fold, probe: bool) -> None:
-        loop = asyncio.get_running_loop()
-        sent_at = loop.time()
-        answer = await self._transport.update(lane.run, request.body)
-        if isinstance(answer, NotSent):
-            self._gate.give_back(probe=probe)
-            self._give_back(lane)
-            return
-        now = loop.time()
-        self.figures.answered(now - sent_at, now)
-        outcome = classify(answer, lane.run, self._wall())
-        is_back = self._gate.leave(lane.run, outcome, probe=probe, again=lane.failures > 0)
-        self._report(lane, request, outcome)
-        decided = settlements(
-            lane, request, outcome, self.policy.patience, now=self._wall(), draw=self._draw()
-        )
-        if decided:
-            await self._settler.settle(*decided)
-        if is_back:
-            await self.recall()
-        await self._release(lane, request, outcome, decided)
-
-    async def _bury(self, lane: Lane) -> None:
-        """The lane's first patch cannot be sent: SQL has put into it what JSON cannot say."""
-        trouble = Trouble(Blame.PATCH, "invalid", UNSENDABLE)
-        first = (lane.waiting[0].id,)
-        log.warning("patch.dead", run=lane.run, patches=first, reason=trouble.code)
-        await self._settler.settle(Dead(lane.run, first, trouble, lane.troubled))
-        await self._move_on(lane, first)
-
-    async def _release(
-        self, lane: Lane, request: Fold, outcome: Outcome, settled: list[Settlement]
-    ) -> None:
-        """What is next for the lane, now that the answer is on disk."""
-        match outcome:
-            case Confirmed():
-                self.figures.confirms(len(request.ids), asyncio.get_running_loop().time())
-                await self._move_on(lane, request.ids)
-            case Refused(trouble) if trouble.blame is Blame.RUN:
-                # All that waited is parked; what has come for the run since then is not.
-                self.figures.refuses(lane.run, trouble)
-                await self._move_on(lane, tuple(patch.id for patch in lane.waiting))
-            case Refused(trouble) if len(request.ids) == 1:
-                self.figures.refuses(lane.run, trouble)
-                await self._move_on(lane, request.ids)
-            case Refused():
-                lane.alone_until = request.ids[-1]
-                self._give_back(lane)
-            case LockedOut():
-                self._give_back(lane)
-            case Unavailable():
-                for one in settled:
-                    if isinstance(one, Deferred) and one.decided_at is not None:
-                        self._lanes.expect(self._wall() + one.due_at - one.decided_at)
-                self._let_go(lane)
-
-    async def _move_on(self, lane: Lane, settled: tuple[int, ...]) -> None:
-        """These patches are done with: the lane's next ones may go."""
-        self.figures.ends(len(settled), asyncio.get_running_loop().time())
-        lane.done_with(settled)
-        lane.failures, lane.troubled = 0, False
-        if not lane.waiting and lane.more:
-            await self._lanes.refresh(lane)
-        if lane.waiting:
-            self._give_back(lane)
-        else:
-            self._let_go(lane)
-            if lane.more:  # arrived while the lane was read, or it could not be read
-                self._lanes.look_again()
-
-    def _give_back(self, lane: Lane) -> None:
-        self._in_flight.pop(lane.run, None)
-        self._lanes.give_back(lane)
-
-    def _let_go(self, lane: Lane) -> None:
-        self._in_flight.pop(lane.run, None)
-        self._lanes.let_go(lane.run)
-
-    async def recall(self) -> None:
-        """The service is back: whoever waited because of it need not wait any longer."""
-        try:
-            recalled = await self._store.recall()
-        except StoreUnavailable as error:
-            log.error("store.unavailable", doing="recall", error=str(error))
-            return
-        log.info("relay.recalled", lanes=recalled)
-        self._lanes.expect(self._wall())
-
-    def _report(self, lane: Lane, request: Fold, outcome: Outcome) -> None:
-        match outcome:
-            case Confirmed():
-                log.debug("relay.delivered", run=lane.run, patches=request.ids)
-            case Refused(trouble):
-                if trouble.blame is Blame.RUN or len(request.ids) == 1:
-                    log.warning(
-                        "patch.dead",
-                        run=lane.run,
-                        patches=request.ids,
-                        blame=trouble.blame.value,
-                        reason=trouble.code,
-                        message=trouble.message,
-                        request_id=trouble.request_id,
-                    )
-                else:
-                    log.info("relay.taken_apart", run=lane.run, patches=request.ids)
-            case LockedOut(trouble):
-                log.error(
-                    "gate.blocked",
-                    reason=trouble.code,
-                    message=trouble.message,
-                    meaning=lockout(trouble.code),
-                )
-            case Unavailable(trouble):
-                log.debug(
-                    "relay.deferred",
-                    run=lane.run,
-                    patches=request.ids,
-                    reason=trouble.code,
-                    message=trouble.message,
-                )
+        attempt = tasks.create_task(self._attempts.begun(lane, request, probe=probe))
+        self._tasks[attempt] = began
+        attempt.add_done_callback(lambda done: self._tasks.pop(done, None))

@@ -20,6 +20,7 @@ PARTS = {
     "syncd/store/": "store",
     "aiosqlite/": "store",
     "syncd/relay": "relay, lanes, settler",
+    "syncd/attempt": "relay, lanes, settler",
     "syncd/lanes": "relay, lanes, settler",
     "syncd/settler": "relay, lanes, settler",
     "syncd/gate": "gate",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from syncd import fence, gate, lanes, relay, settler
+from syncd import attempt, fence, gate, lanes, relay, settler
 from syncd.core import backoff, breaker, fold, outcome, pace, plan, schedule, settlement, window
 from syncd.core.answer import Run
 from syncd.core.outcome import Blame, Confirmed, Refused, Unavailable
@@ -41,7 +41,7 @@ def release_before_commit(bug: Patch) -> None:
     """A lane goes on before its answer is on disk."""
 
     async def settle_later(self: Any, *settlements: Any) -> None:
-        self._waiting.append((settlements, relay.asyncio.get_running_loop().create_future()))
+        self._waiting.append((settlements, settler.asyncio.get_running_loop().create_future()))
         self._work.set()
 
     bug.setattr(settler.Settler, "settle", settle_later)
@@ -253,7 +253,7 @@ def bury_the_whole_fold(bug: Patch) -> None:
             return [Dead(lane.run, request.ids, result.trouble, lane.troubled)]
         return real(lane, request, result, *rest, **more)
 
-    bug.setattr(relay, "settlements", buried)
+    bug.setattr(attempt, "settlements", buried)
 
 
 def blame_patches_for_the_token(bug: Patch) -> None:
@@ -271,7 +271,7 @@ def believe_any_run(bug: Patch) -> None:
             return Confirmed(Run(run_id, b"{}", None, None, None))
         return result
 
-    bug.setattr(relay, "classify", believing)
+    bug.setattr(attempt, "classify", believing)
 
 
 def believe_a_lost_answer(bug: Patch) -> None:
@@ -284,7 +284,7 @@ def believe_a_lost_answer(bug: Patch) -> None:
             return Confirmed(Run(run_id, b"{}", None, None, None))
         return result
 
-    bug.setattr(relay, "classify", believing)
+    bug.setattr(attempt, "classify", believing)
 
 
 def retry_over_newer_values(bug: Patch) -> None:
@@ -316,7 +316,7 @@ def lose_what_waits(bug: Patch) -> None:
             return [settlement.RunDead(lane.run, result.trouble)]
         return real(lane, request, result, *rest, **more)
 
-    bug.setattr(relay, "settlements", lost)
+    bug.setattr(attempt, "settlements", lost)
 
 
 BUGS: tuple[Callable[[Patch], None], ...] = (

@@ -15,21 +15,22 @@ ADAPTERS = {
     *("spool", "formats", "store"),
 }
 SERVICES = {
-    *("intake", "relay", "fence", "lanes", "settler"),
+    *("intake", "relay", "attempt", "fence", "lanes", "settler"),
     *("verbs", "readers", "status", "control", "upkeep"),
 }
 
 # What stands at the top of syncd/, and what each may import from there besides itself. An arrow
 # goes down or not at all: cli, daemon, services, adapters, core. `sandbox` is the vendor's side and
-# knows nothing of ours. `lanes` and `settler` are the relay's own; `verbs` and `fence` ask it to
-# stand still. `syncd` itself (the version) is open to everyone but core.
+# knows nothing of ours. `attempt`, `lanes` and `settler` are the relay's own; `verbs` and `fence`
+# ask it to stand still. `syncd` itself (the version) is open to everyone but core.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "cli": {"daemon", "sandbox", "selftest", "config", *SERVICES, *ADAPTERS, *PURE},
     "daemon": {"config", *SERVICES, *ADAPTERS, *PURE},
     "intake": {"spool", "formats", "store", *PURE},
-    "relay": {"lanes", "settler", "api", "gate", "store", *PURE},
+    "relay": {"attempt", "lanes", "gate", "store", *PURE},
+    "attempt": {"lanes", "settler", "gate", "store", *PURE},
     "fence": {"relay", "api", "gate", "store", *PURE},
     "lanes": {"store", *PURE},
     "settler": {"store", *PURE},
