@@ -1,4 +1,4 @@
-"""The daemon: builds the parts, gives every task an owner; start, reload, drain, stop."""
+"""The daemon: builds the parts, gives every task an owner; start, drain, stop."""
 
 import asyncio
 import math
@@ -15,23 +15,20 @@ import structlog
 from syncd import __version__, log, notify, process
 from syncd.api import Api, Endpoint
 from syncd.clock import Wall, boot
-from syncd.config import Config, Paths, Token, load, locate, read_token
-from syncd.config.changes import Changes, changes
+from syncd.config import Config, Paths, locate
 from syncd.control import Control
 from syncd.core import liveness
 from syncd.core.sentence import sentence
-from syncd.core.settlement import Patience
 from syncd.errors import SyncdError
 from syncd.fence import Fence
-from syncd.gate import Gate, Limits
+from syncd.gate import Gate
 from syncd.intake import Intake
-from syncd.lanes import SLOW_LOOK_S
-from syncd.relay import Policy, Relay
+from syncd.relay import Relay
+from syncd.settings import Settings
 from syncd.spool import Spool, lock
 from syncd.status import Status
 from syncd.store import Store, StoreUnavailable
 from syncd.store.facts import PAUSED, STOPPED, fact
-from syncd.store.schema import BUSY_TIMEOUT_S
 from syncd.upkeep import close_abandoned, keep_listening, keep_time, sweep
 
 logger = structlog.get_logger()
@@ -72,11 +69,8 @@ class Daemon:
         *,
         wall: Wall | None = None,
     ) -> None:
-        self._config = config
-        self._environ = environ
-        self._config_path = config_path
         self._paths: Paths = locate(config, environ)
-        self._token: Token = read_token(config, environ)
+        self._settings = Settings(config, environ, config_path)
         self._notify = notify.Notify.from_environ(environ)
         self._wall = wall or Wall()
         self._stop = asyncio.Event()
@@ -86,14 +80,12 @@ class Daemon:
         self._reload_then = False
         """A reload was asked for before it was ready."""
         self._told_anew = asyncio.Event()
-        self._refused: str | None = None
-        self._needs_restart: tuple[str, ...] = ()
         self.deadline = threading.Timer(0.0, _cut_off)
         """Set for the end; never started before."""
 
     async def serve(self) -> None:
         """Start everything, say so, and stop it in order when asked to."""
-        self._heed(self._token)
+        self._settings.heed_token()
         async with AsyncExitStack() as stack:
             try:
                 await self._build(stack)
@@ -112,7 +104,7 @@ class Daemon:
                         self._watch(),
                         self._intake.run(),
                         self._fence.run(),
-                        sweep(self._store, self._wall, lambda: self._config.store.retention_days),
+                        sweep(self._store, self._wall, self._retention_days),
                         close_abandoned(self._store, lambda: self._control.attended),
                         keep_listening(self._control.listener.go_on),
                         keep_time(self._store, self._wall, self._relay.wake),
@@ -133,7 +125,7 @@ class Daemon:
         logger.info("daemon.stopped")
 
     async def _build(self, stack: AsyncExitStack) -> None:
-        config = self._config
+        settings, config = self._settings, self._settings.config
         with _aloud(self._paths.store):
             async with notify.extending(self._notify, "starting: opening the database"):
                 self._store = await Store.open(
@@ -146,12 +138,12 @@ class Daemon:
         if (locked := await asyncio.to_thread(lock, self._paths.spool)) is not None:
             stack.callback(os.close, locked)
         with _aloud(self._paths.store):
-            unclean = await self._store.begin(_suspect_s(config), boot(), self._wall.booted_at)
+            unclean = await self._store.begin(settings.suspect_s, boot(), self._wall.booted_at)
         self._begun_clean = not unclean
         if unclean:
             logger.warning("daemon.unclean_start", meaning="what was in flight may be applied late")
         self._gate = Gate(
-            _limits(config),
+            settings.limits,
             time.monotonic,
             started=await self._sent_until(unclean),
             closed_for_s=await self._store.closed_for_s(),
@@ -164,9 +156,9 @@ class Daemon:
             config.api.workspace_id or None,
             config.api.timeout_s,
         )
-        api = Api.open(endpoint, self._bearer, self._gate.connected)
+        api = Api.open(endpoint, settings.bearer, self._gate.connected)
         stack.push_async_callback(api.close)
-        self._relay = Relay(self._store, api, self._gate, _policy(config), wall=self._wall)
+        self._relay = Relay(self._store, api, self._gate, settings.policy, wall=self._wall)
         self._fence = Fence(self._store, api, self._gate, self._relay, wall=self._wall)
         self._intake = Intake(self._store, self._spool)
         self._status = Status(
@@ -218,44 +210,16 @@ class Daemon:
             self._reload_then = True
             return
         self._notify.reloading()
-        try:
-            config = load(self._config_path, self._environ)
-            token = read_token(config, self._environ)
-        except SyncdError as error:
-            self._refused = "; ".join(str(error).splitlines())  # of several mistakes a line each
-            logger.error("daemon.reload_refused", error=self._refused, then="all goes on as before")
-        else:
-            self._refused = None
-            self._take_over(changes(self._config, config), token)
+        if self._settings.read_again():
+            self._gate.limit(self._settings.limits)
+            self._relay.policy = self._settings.policy
+            self._gate.hurry()
+            self._relay.wake()
         self._notify.ready("; ".join(self._troubles()) or None)
         self._told_anew.set()
 
-    def _take_over(self, found: Changes, token: Token) -> None:
-        log.summarise(start_over=True)
-        config = self._config = found.config
-        self._needs_restart = found.need_restart
-        taken = list(found.taken)
-        if token.reveal() != self._token.reveal():
-            taken.append("the token")
-        self._heed(token)
-        log.set_level(config.log.level)
-        self._gate.limit(_limits(config))
-        self._relay.policy = _policy(config)
-        self._gate.hurry()
-        self._relay.wake()
-        logger.info("daemon.reloaded", changed=taken)
-        if found.need_restart:
-            logger.warning("daemon.restart_needed", changed=found.need_restart)
-
-    def _bearer(self) -> str:
-        """The token as it is now: a reload may have brought another."""
-        return self._token.reveal()
-
-    def _heed(self, token: Token) -> None:
-        self._token = token
-        log.redact(token.reveal())
-        for warning in token.warnings:
-            logger.warning("daemon.token", warning=warning)
+    def _retention_days(self) -> float:
+        return self._settings.config.store.retention_days
 
     async def _end(self) -> None:
         """Leave word that nothing was left in flight, if so."""
@@ -312,10 +276,7 @@ class Daemon:
         return sentence(status)
 
     def _troubles(self) -> Iterator[str]:
-        if self._refused:
-            yield f"the last reload was refused: {self._refused}"
-        if self._needs_restart:
-            yield f"restart for {', '.join(self._needs_restart)}"
+        yield from self._settings.troubles()
         if deaf := self._control.listener.trouble:
             yield deaf
         intake = self._intake.figures
@@ -327,17 +288,12 @@ class Daemon:
     def _stuck(self) -> str | None:
         if self._status.draining:
             return None
-        allowance = liveness.Allowance(
-            answer_s=self._config.api.timeout_s,
-            store_s=BUSY_TIMEOUT_S + 1.0,
-            look_s=SLOW_LOOK_S,
-            still_s=self._notify.still_s,
-        )
+        allowance = self._settings.allowance(self._notify.still_s)
         return liveness.stuck(self._relay.standing, allowance)
 
     def _begin_to_end(self) -> None:
         """Answers that are out are waited for; but the process ends in time whatever hangs."""
-        drain_s = self._config.delivery.drain_s
+        drain_s = self._settings.config.delivery.drain_s
         self._status.draining = True
         self.deadline = threading.Timer(drain_s + CLOSE_S, _cut_off)
         self.deadline.daemon = True
@@ -368,26 +324,6 @@ def _aloud(store: Path) -> Iterator[None]:
 def _cut_off() -> None:
     logger.error("daemon.cut_off", meaning="something hangs: as after a kill, nothing is lost")
     os._exit(1)
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(
-        config.delivery.rate_per_s,
-        config.delivery.max_in_flight,
-        config.retry.base_s,
-        config.retry.cap_s,
-    )
-
-
-def _policy(config: Config) -> Policy:
-    patience = Patience(
-        config.retry.base_s, config.retry.cap_s, config.retry.max_age_s, _suspect_s(config)
-    )
-    return Policy(config.delivery.fold, config.delivery.drain_s, patience)
-
-
-def _suspect_s(config: Config) -> float:
-    return config.delivery.suspect_s or 2 * config.api.timeout_s
 
 
 def _first(group: BaseExceptionGroup[SyncdError]) -> SyncdError:

@@ -16,7 +16,7 @@ ADAPTERS = {
 }
 SERVICES = {
     *("intake", "relay", "attempt", "fence", "lanes", "settler"),
-    *("verbs", "readers", "status", "control", "upkeep"),
+    *("verbs", "readers", "status", "control", "upkeep", "settings"),
 }
 
 # What stands at the top of syncd/, and what each may import from there besides itself. An arrow
@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verbs": {"relay", "store", *PURE},
     "readers": {"relay", "store", *PURE},
     "status": {"relay", "gate", "spool", "store", *PURE},
+    "settings": {"config", "relay", "lanes", "gate", "log", "store", *PURE},
     "upkeep": {"clock", "store", *PURE},
     "control": {"verbs", "readers", "listener", "relay", "gate", "store", *PURE},
     **dict.fromkeys(ADAPTERS, PURE),
