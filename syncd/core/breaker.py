@@ -40,9 +40,12 @@ class Breaker:
     runs: frozenset[str] = frozenset()
     """The runs that the streak came from, as many as matter."""
     trips: int = 0
-    """Failed probes, the first opening included; what the time between probes grows with."""
+    """Failed probes, the first opening included, those that were hurried not; what the time between
+    probes grows with."""
     probe_at: float = 0.0
-    """When open: a probe may go from this instant on."""
+    """When open: a probe may go from this instant on …"""
+    due_at: float = 0.0
+    """… and from this one on if nobody hurries."""
     doubtful: bool = False
     """It was a run that had failed before that failed last: others might fare better."""
 
@@ -87,8 +90,9 @@ def bad(
     it tells that it could not be asked again: that it fails is what is known of it now.
     """
     if breaker.position is not Position.CLOSED:
-        opened = _opened(breaker, Cause.SERVER, now + wait_s)
-        return replace(opened, doubtful=again) if probe else breaker
+        if not probe:
+            return breaker
+        return replace(_failed(breaker, Cause.SERVER, now, wait_s), doubtful=again)
     runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
     counted = replace(breaker, streak=breaker.streak + 1, runs=runs)
     if counted.streak >= STREAK and len(runs) >= RUNS:
@@ -103,7 +107,9 @@ def locked_out(breaker: Breaker, now: float, wait_s: float, *, probe: bool = Fal
     word from a probe that is out.
     """
     known = breaker.position is Position.OPEN and breaker.cause is Cause.CREDENTIALS
-    if not probe and (known or breaker.position is Position.HALF_OPEN):
+    if probe:
+        return _failed(breaker, Cause.CREDENTIALS, now, wait_s)
+    if known or breaker.position is Position.HALF_OPEN:
         return breaker
     return _opened(breaker, Cause.CREDENTIALS, now + wait_s)
 
@@ -118,15 +124,24 @@ def given_back(breaker: Breaker) -> Breaker:
 def hurried(breaker: Breaker, now: float) -> Breaker:
     """Something changed on our side (a new token), or an operator asks: probe at once.
 
-    Should that fail, the next wait is as long as if it had gone at its time.
+    It goes beside those that go by themselves: should it fail, the next is due when it was before.
     """
     if breaker.position is Position.OPEN:
         return replace(breaker, probe_at=now)
     return breaker
 
 
-def _opened(breaker: Breaker, cause: Cause, probe_at: float) -> Breaker:
-    return Breaker(Position.OPEN, cause, 0, frozenset(), breaker.trips + 1, probe_at)
+def _failed(breaker: Breaker, cause: Cause, now: float, wait_s: float) -> Breaker:
+    """A probe has failed. One that is hurried and takes until the next is due was that one."""
+    if now < breaker.due_at:
+        return replace(
+            breaker, position=Position.OPEN, cause=cause, probe_at=breaker.due_at, doubtful=False
+        )
+    return _opened(breaker, cause, now + wait_s)
+
+
+def _opened(breaker: Breaker, cause: Cause, due_at: float) -> Breaker:
+    return Breaker(Position.OPEN, cause, 0, frozenset(), breaker.trips + 1, due_at, due_at)
 
 
 CLOSED = Breaker()

@@ -79,14 +79,15 @@ def test_a_good_probe_closes_it_with_a_clean_slate() -> None:
 def test_each_failed_probe_opens_it_again_and_is_counted(cause: Cause) -> None:
     here = breaker.locked_out(CLOSED, 0.0, 1.0) if cause is Cause.CREDENTIALS else OPEN
     for trip in range(2, 6):
+        now = 100.0 * trip
         probing = breaker.passed(here)
         here = (
-            breaker.locked_out(probing, 100.0, 1.0, probe=True)
+            breaker.locked_out(probing, now, 1.0, probe=True)
             if cause is Cause.CREDENTIALS
-            else breaker.bad(probing, "a", 100.0, 1.0, probe=True)
+            else breaker.bad(probing, "a", now, 1.0, probe=True)
         )
         assert (here.position, here.cause, here.trips) == (Position.OPEN, cause, trip)
-        assert here.probe_at == 101.0
+        assert here.probe_at == now + 1.0
 
 
 def test_answers_from_before_it_opened_do_not_push_the_probe_away() -> None:
@@ -122,6 +123,33 @@ def test_in_a_hurry_the_probe_goes_at_once() -> None:
     assert breaker.may_pass(breaker.hurried(OPEN, 3.0), 3.0)
     assert breaker.hurried(CLOSED, 3.0) == CLOSED
     assert breaker.hurried(PROBING, 3.0) == PROBING
+
+
+def failed(here: Breaker, cause: Cause, now: float, wait_s: float = 10.0) -> Breaker:
+    """The next probe goes, and meets that."""
+    probing = breaker.passed(here)
+    if cause is Cause.CREDENTIALS:
+        return breaker.locked_out(probing, now, wait_s, probe=True)
+    return breaker.bad(probing, "a", now, wait_s, probe=True)
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_probes_that_were_hurried_leave_the_next_ones_time_as_it_was(cause: Cause) -> None:
+    """However often somebody asks: that the service is back is noticed no later."""
+    before = here = failed(OPEN, cause, 10.0)
+    for asked_at in range(11, 19):
+        here = failed(breaker.hurried(here, asked_at), cause, asked_at + 0.5, 500.0)
+
+    assert here == before
+    assert not breaker.may_pass(here, 19.9)
+    assert breaker.may_pass(here, 20.0)
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_a_hurried_probe_that_takes_until_the_next_is_due_is_that_one(cause: Cause) -> None:
+    here = failed(breaker.hurried(OPEN, 9.0), cause, 39.0)
+
+    assert (here.trips, here.probe_at) == (2, 49.0)
 
 
 LATE = ["late failure", "late refusal"]  # of requests that were sent before it opened
