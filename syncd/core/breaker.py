@@ -88,11 +88,16 @@ def bad(
     that fails `again`: what it opens is doubtful. While not closed only the probe's failure counts:
     any other was sent before, and tells nothing new. Of a service that has refused our credentials
     it tells that it could not be asked again: that it fails is what is known of it now.
+
+    A probe that was hurried raises no doubt: who asks for a run that had failed asks for that one,
+    and what is known of the others is as true as before.
     """
     if breaker.position is not Position.CLOSED:
         if not probe:
             return breaker
-        return replace(_failed(breaker, Cause.SERVER, now, wait_s), doubtful=again)
+        hurried = breaker.probe_at < breaker.due_at
+        doubtful = again and (breaker.doubtful or not hurried)
+        return replace(_failed(breaker, Cause.SERVER, now, wait_s), doubtful=doubtful)
     runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
     counted = replace(breaker, streak=breaker.streak + 1, runs=runs)
     if counted.streak >= STREAK and len(runs) >= RUNS:

@@ -8,6 +8,8 @@ from stage import CAP_S, TIMEOUT_S, Row, Vendor, on_stage, virtually
 
 from syncd import log
 from syncd.core.answer import NoReply, Reply
+from syncd.store import Selection
+from syncd.verbs import operate
 
 HOUR_S = 3600.0
 FAILS = Reply(500, b'{"code": "INTERNAL_ERROR", "message": "no", "retryable": true}')
@@ -79,6 +81,36 @@ def test_while_the_service_is_down_new_runs_do_not_hurry_the_probe(tmp_path: Pat
                 await asyncio.sleep(60.0)
 
             assert len(vendor.requests) - before < 30
+
+    virtually(play())
+
+
+def test_a_retry_while_the_service_is_down_is_one_request_and_hastens_or_delays_no_other(
+    tmp_path: Path,
+) -> None:
+    """Though new runs wait beside the one that is asked for; and however often somebody asks."""
+
+    async def play() -> None:
+        vendor = Vendor()
+        vendor.otherwise = FAILS
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            stage.insert(rows("first", 10))
+            await asyncio.sleep(HOUR_S)
+            stage.insert(rows("new", 20))
+            await asyncio.sleep(5.0)  # one of them was heard by now
+            asked = len(vendor.requests)
+            due_at = stage.now + (stage.gate.figures().closed_for_s or 0.0)
+            assert due_at > stage.now + 60.0
+            for n in range(20):
+                done = await operate(
+                    stage.store, stage.relay, "retry", Selection(run=f"first_{n % 10}")
+                )
+                await asyncio.sleep(2.0)
+                assert done.asked
+            probed = [run for _, run, _, _ in vendor.requests[asked:]]
+
+            assert probed == [f"first_{n % 10}" for n in range(20)]
+            assert stage.gate.figures().closed_for_s == pytest.approx(due_at - stage.now)
 
     virtually(play())
 

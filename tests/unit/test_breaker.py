@@ -152,6 +152,20 @@ def test_a_hurried_probe_that_takes_until_the_next_is_due_is_that_one(cause: Cau
     assert (here.trips, here.probe_at) == (2, 49.0)
 
 
+def test_a_probe_that_was_hurried_raises_no_doubt_but_may_end_it() -> None:
+    def asked(here: Breaker, now: float, *, again: bool) -> bool:
+        probing = breaker.passed(breaker.hurried(here, 21.0))
+        return breaker.bad(probing, "a", now, 10.0, probe=True, again=again).doubtful
+
+    sure = breaker.bad(PROBING, "b", 20.0, 10.0, probe=True)
+    doubtful = breaker.bad(PROBING, "b", 20.0, 10.0, probe=True, again=True)
+
+    for now in (22.0, 52.0):  # before the next is due, and after
+        assert not asked(sure, now, again=True)
+        assert asked(doubtful, now, again=True)
+        assert not asked(doubtful, now, again=False)
+
+
 LATE = ["late failure", "late refusal"]  # of requests that were sent before it opened
 EVENTS = st.lists(
     st.tuples(
