@@ -108,7 +108,9 @@ class Attempts:
         now = loop.time()
         self.figures.answered(now - sent_at, now)
         outcome = classify(answer, lane.run, self._wall())
-        is_back = self._gate.leave(lane.run, outcome, probe=probe, again=lane.failures > 0)
+        is_back = self._gate.leave(
+            lane.run, outcome, probe=probe, again=lane.failures > 0, aside=lane.aside
+        )
         self._report(lane, request, outcome)
         decided = settlements(
             lane, request, outcome, self._patience(), now=self._wall(), draw=self._draw()

@@ -97,7 +97,7 @@ class Fence:
                 return False
             outcome = classify(answer, suspect.run, self._wall())
             # A request to it has failed before, or it were not suspect: that is no outage's voice.
-            if self._gate.leave(suspect.run, outcome, probe=probe, again=True):
+            if self._gate.leave(suspect.run, outcome, probe=probe, again=True, aside=True):
                 await self._relay.recall()
             log.debug("fence.read", run=suspect.run, outcome=type(outcome).__name__.lower())
             match outcome:

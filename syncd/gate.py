@@ -130,10 +130,19 @@ class Gate:
         self._sent.add(-1, self._clock())
         self._changed.set()
 
-    def leave(self, run_id: str, outcome: Outcome, *, probe: bool, again: bool = False) -> bool:
+    def leave(
+        self,
+        run_id: str,
+        outcome: Outcome,
+        *,
+        probe: bool,
+        again: bool = False,
+        aside: bool = False,
+    ) -> bool:
         """An answer came, or none will. Returns True if by this the service is back again.
 
-        `again` tells that the run's request before this one has failed too.
+        `again` tells that the run's request before this one has failed too, `aside` that it was not
+        the run's turn.
         """
         now = self._clock()
         in_flight = self._in_flight
@@ -141,7 +150,7 @@ class Gate:
         was = self._breaker
         match outcome:
             case Confirmed() | Refused():
-                self._breaker = breaker.good(self._breaker)
+                self._breaker = breaker.good(self._breaker, aside=aside)
                 self._pace = pace.accepted(self._pace, now)
                 self._window = (
                     window.restarted(self._window)
@@ -215,6 +224,11 @@ class Gate:
     def doubtful(self) -> bool:
         """Whether only runs that had failed before tell that the service is down."""
         return self._breaker.position is Position.OPEN and self._breaker.doubtful
+
+    @property
+    def unsure(self) -> bool:
+        """Whether an outage is over, but perhaps not for those whose turn it is."""
+        return self._breaker.unsure
 
     @property
     def blocked(self) -> bool:

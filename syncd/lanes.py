@@ -35,6 +35,10 @@ class Lanes:
         self._exhausted = False
         self._next_due_at: float | None = None
         self._turns = 0
+        self._probed_last = False
+        """The last probe was for the last in line."""
+        self._aside = False
+        """The last turn was not the first in line's."""
         self._wanted: str | None = None
         """The run that the next probe shall go to."""
         self._news = True
@@ -113,7 +117,20 @@ class Lanes:
 
     def take_to_probe(self, *, last: bool) -> Lane | None:
         """The lane that is wanted, or whose answer tells most about the service: see `Schedule`."""
+        self._probed_last = self._aside = last
         return self._schedule.take_to_probe(last=last, wanted=self._wanted)
+
+    def take_in_doubt(self) -> Lane | None:
+        """Every second time the last in line, if a probe has found out there how the service is,
+        and some have not failed yet; else None: it is the turn of the first.
+
+        If those in front cannot be served, they do not hold up those behind, who can.
+        """
+        self._aside = not self._aside and self._probed_last and self.has_newcomer
+        lane = self._schedule.take_to_probe(last=True) if self._aside else None
+        if lane is not None:
+            lane.aside = True
+        return lane
 
     async def load_wanted(self) -> None:
         """Load the run that the next probe shall go to, wherever it stands in line."""

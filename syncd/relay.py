@@ -14,6 +14,7 @@ from syncd.core.breaker import Probe
 from syncd.core.figures import RelayFigures
 from syncd.core.liveness import Standing, Waits
 from syncd.core.plan import request_of
+from syncd.core.schedule import Lane
 from syncd.core.sending import Out
 from syncd.core.settlement import Patience
 from syncd.gate import PROMPT_S, Gate
@@ -208,7 +209,7 @@ class Relay:
                     await self._lanes.rest(wait_s)
                     continue
                 self._gate.hurry()
-            if self._gate.down:
+            if self._gate.down or self._gate.unsure:
                 await self._lanes.load_last()
             await self._lanes.load_wanted()
             probe = await self._gate.enter()
@@ -221,14 +222,17 @@ class Relay:
             async with self._turn:
                 await self._begin(tasks, probe)
 
+    def _next(self, probe: bool) -> Lane | None:
+        """Whose turn it is: the first in line's, unless it is not known who can be served."""
+        if probe:
+            return self._lanes.take_to_probe(last=self._gate.trips % 2 == 0)
+        if self._gate.unsure and (lane := self._lanes.take_in_doubt()) is not None:
+            return lane
+        return self._lanes.take(self._gate.slots)
+
     async def _begin(self, tasks: asyncio.TaskGroup, probe: bool) -> None:
         """Start the next lane's request in a task of its own."""
-        slots = self._gate.slots
-        lane = (
-            self._lanes.take_to_probe(last=self._gate.trips % 2 == 0)
-            if probe
-            else self._lanes.take(slots)
-        )
+        lane = self._next(probe)
         late = False
         if lane is not None and lane.more and not lane.read_anew:
             before = asyncio.get_running_loop().time()

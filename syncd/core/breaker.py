@@ -48,6 +48,9 @@ class Breaker:
     """… and from this one on if nobody hurries."""
     doubtful: bool = False
     """It was a run that had failed before that failed last: others might fare better."""
+    unsure: bool = False
+    """When closed: after an outage nobody whose turn it was has had a good answer yet: perhaps
+    they alone cannot be served."""
 
 
 def may_pass(breaker: Breaker, now: float) -> bool:
@@ -68,8 +71,15 @@ def passed(breaker: Breaker) -> Breaker:
     return breaker
 
 
-def good(breaker: Breaker) -> Breaker:
-    """The service answered in its right mind (a refusal of one patch is a good answer too)."""
+def good(breaker: Breaker, *, aside: bool = False) -> Breaker:
+    """The service answered in its right mind (a refusal of one patch is a good answer too).
+
+    To one that went `aside` of its turn: of those whose turn it is that tells nothing.
+    """
+    if breaker.position is not Position.CLOSED:
+        return UNSURE if breaker.cause is Cause.SERVER else CLOSED
+    if breaker.unsure and aside:
+        return UNSURE
     return breaker if breaker == CLOSED else CLOSED
 
 
@@ -150,3 +160,4 @@ def _opened(breaker: Breaker, cause: Cause, due_at: float) -> Breaker:
 
 
 CLOSED = Breaker()
+UNSURE = Breaker(unsure=True)

@@ -33,6 +33,8 @@ class Lane:
     """Patches up to this id go one by one: a fold of them was refused."""
     more: bool = False
     """The outbox has, or may have, patches of this run beyond those loaded."""
+    aside: bool = False
+    """It was taken though it was not its turn."""
     read_anew: bool = False
     """A moment ago: it may go as it is, even if more has come since."""
 
@@ -177,6 +179,7 @@ class Schedule:
         return (lane for run, lane in self._loaded.items() if run not in self._busy)
 
     def _taken(self, lane: Lane) -> Lane:
+        lane.aside = False
         # Its rank in line is passed by when it comes up.
         self._busy.add(lane.run)
         if _keeps_failing(lane):

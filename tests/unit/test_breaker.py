@@ -1,11 +1,13 @@
 """The breaker: closed until the service itself fails, then one probe at a time."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core import breaker
-from syncd.core.breaker import CLOSED, RUNS, STREAK, Breaker, Cause, Position
+from syncd.core.breaker import CLOSED, RUNS, STREAK, UNSURE, Breaker, Cause, Position
 
 
 def failing(runs: list[str], now: float = 0.0, wait_s: float = 10.0) -> Breaker:
@@ -72,7 +74,18 @@ def test_open_lets_nothing_pass_before_its_time_and_then_one_probe() -> None:
 
 
 def test_a_good_probe_closes_it_with_a_clean_slate() -> None:
-    assert breaker.good(PROBING) == CLOSED
+    assert breaker.good(PROBING) == UNSURE
+    assert replace(UNSURE, unsure=False) == CLOSED
+    assert breaker.good(breaker.locked_out(PROBING, 0.0, 1.0, probe=True)) == CLOSED
+
+
+def test_after_an_outage_it_is_unsure_until_one_whose_turn_it_is_has_a_good_answer() -> None:
+    failed = breaker.bad(UNSURE, "a", 0.0, 10.0)
+
+    assert failed.unsure
+    assert breaker.good(failed, aside=True) == UNSURE
+    assert breaker.good(failed) == CLOSED
+    assert breaker.good(CLOSED, aside=True) == CLOSED
 
 
 @pytest.mark.parametrize("cause", list(Cause))
