@@ -12,6 +12,7 @@ from syncd.selftest.merge import MODELS, Object, applied
 from syncd.selftest.plan import Plan
 from syncd.selftest.vendor import Vendor
 from syncd.selftest.witness import mark_of
+from syncd.store import integrity
 
 
 def pending(db: sqlite3.Connection) -> int:
@@ -54,10 +55,7 @@ def _ledger(db: sqlite3.Connection, accepted: Mapping[str, Patch]) -> Iterator[s
             yield f"{mark} was accepted and is gone"
         elif rows[mark][1] != patch.metadata:
             yield f"{mark} is another than was accepted"
-    counted = dict(db.execute("SELECT state, count(*) FROM outbox GROUP BY state").fetchall())
-    for state, n in db.execute("SELECT state, n FROM counters WHERE state <> 'snapshots'"):
-        if counted.get(state, 0) != n:
-            yield f"the counter of {state} says {n}, the rows {counted.get(state, 0)}"
+    yield from integrity.miscounts(db)
     if waiting := pending(db):
         yield f"{waiting} patches or suspects still wait, long after the last fault"
 

@@ -6,8 +6,15 @@ import sqlite3
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from syncd.store import read
+
 GRACE_S = 0.01  # between being let through the gate and leaving
 SETTLING_S = 2.0  # an answer may take so long to the disk
+
+_DEFERRED = """
+SELECT count(*) FROM lanes CROSS JOIN outbox USING (workflow_run_id)
+ WHERE lanes.due_at > ? AND outbox.state = 'pending'
+"""
 
 
 class Witness:
@@ -88,6 +95,9 @@ class Witness:
         counted = dict(db.execute("SELECT state, n FROM counters WHERE state <> 'snapshots'"))
         if {state: n for state, n in counted.items() if n} != rows:
             self._broken(f"the counters say {counted}, the rows {rows}")
+        (deferred,) = db.execute(_DEFERRED, (now := self._wall(),)).fetchone()
+        if (told := read.outbox(db, now)["outbox"]["deferred"]) != deferred:
+            self._broken(f"status tells of {told} patches deferred, there are {deferred}")
         if sum(rows.values()) < len(self._accepted):
             self._broken(f"{len(self._accepted)} patches are accepted, {sum(rows.values())} there")
 

@@ -16,7 +16,7 @@ def flaws(db: sqlite3.Connection) -> Iterator[str]:
     db.execute("BEGIN")
     try:
         yield from _damage(db)
-        yield from _miscounts(db)
+        yield from miscounts(db)
     finally:
         db.execute("ROLLBACK")
 
@@ -46,7 +46,8 @@ def _damage(db: sqlite3.Connection) -> Iterator[str]:
         yield recovery(path)
 
 
-def _miscounts(db: sqlite3.Connection) -> Iterator[str]:
+def miscounts(db: sqlite3.Connection) -> Iterator[str]:
+    """Which counters are not what a recount says, one sentence each; of lanes, the first few."""
     kept: dict[str, int] = dict(db.execute("SELECT state, n FROM counters"))
     counted: dict[str, int] = dict(
         db.execute(
@@ -57,6 +58,10 @@ def _miscounts(db: sqlite3.Connection) -> Iterator[str]:
     for state in (*_STATES, "snapshots"):
         if (n := kept.get(state)) != (real := counted.get(state, 0)):
             yield f"the counter of {state} says {'nothing' if n is None else n}, there are {real}"
+    for run, n, real in db.execute(_LANES_MISCOUNTED, (SHOWN,)):
+        yield f"the counter of what waits for {run}, a run in trouble, says {n}, there are {real}"
+    for second, n, real in db.execute(_SECONDS_MISCOUNTED, (SHOWN,)):
+        yield f"the counter of deferred for the second {second} says {n}, there are {real}"
 
 
 _STATES = ("pending", "held", "delivered", "dead", "discarded")
@@ -65,5 +70,26 @@ SELECT id FROM outbox
  WHERE state NOT IN {_STATES}
     OR (state IN ('delivered', 'dead', 'discarded')) <> (settled_at IS NOT NULL)
     OR created_at NOT BETWEEN 0 AND 253402300799
+ LIMIT ?
+"""
+# By stretches, as the index by run has them: a look into each of them for each lane takes longer.
+_LANES_MISCOUNTED = """
+WITH part AS (SELECT workflow_run_id, count(*) AS n FROM outbox
+               WHERE state = 'pending' AND EXISTS (SELECT 1 FROM lanes)
+               GROUP BY stretch, workflow_run_id),
+     real AS (SELECT part.workflow_run_id, sum(part.n) AS n
+                FROM part CROSS JOIN lanes ON lanes.workflow_run_id = part.workflow_run_id
+               GROUP BY part.workflow_run_id)
+SELECT lanes.workflow_run_id, lanes.waiting, COALESCE(real.n, 0)
+  FROM lanes LEFT JOIN real ON real.workflow_run_id = lanes.workflow_run_id
+ WHERE lanes.waiting <> COALESCE(real.n, 0)
+ LIMIT ?
+"""
+_SECONDS_MISCOUNTED = """
+SELECT second, sum(kept), sum(real)
+  FROM (SELECT second, n AS kept, 0 AS real FROM deferred
+        UNION ALL SELECT CAST(due_at AS INTEGER), 0, waiting FROM lanes)
+ GROUP BY second
+HAVING sum(kept) <> sum(real)
  LIMIT ?
 """

@@ -16,6 +16,8 @@ from syncd.cli.door import opened
 from syncd.store import StoreError, StoreUnavailable, integrity, read, schema
 from syncd.store.schema import open_reader, open_writer
 
+INDEX_OF_TURNS = "CREATE INDEX lanes_turn ON lanes ((failures > 1), due_at)"
+
 
 def fingerprint(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -241,14 +243,49 @@ def test_first_opens_at_once_make_one_database(tmp_path: Path, attempt: int) -> 
     assert [one.result() for one in opened] == [schema.newest()] * openers
 
 
-@pytest.mark.parametrize("second", ["DROP INDEX lanes_turn", "SELECT 1"], ids=["without", "with"])
-def test_a_database_of_the_second_version_is_taken_along(tmp_path: Path, second: str) -> None:
+def of_version(path: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database as the syncd of that schema version has made it, closed."""
+    scripts = schema._migrations()[:version]
+    with monkeypatch.context() as older:
+        older.setattr(schema, "_migrations", lambda: scripts)
+        return made(path)
+
+
+@pytest.mark.parametrize("second", ["SELECT 1", INDEX_OF_TURNS], ids=["without", "with"])
+def test_a_database_of_the_second_version_is_taken_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
     """For a while the second migration had made the third one's index too."""
-    path = made(tmp_path / "syncd.db")
-    changed(path, "DROP TRIGGER outbox_refused", second, "PRAGMA user_version = 2")
+    path = of_version(tmp_path / "syncd.db", 2, monkeypatch)
+    changed(path, second)
 
     with closing(open_writer(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (schema.newest(),)
+
+
+def test_a_database_with_runs_in_trouble_is_taken_along_with_what_is_deferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fifth version kept no counter of it. Of run d nothing waits any more."""
+    path = of_version(tmp_path / "syncd.db", 5, monkeypatch)
+    changed(
+        path,
+        "INSERT INTO sqlite_sequence VALUES ('outbox', 65533)",  # two stretches of the index
+        "INSERT INTO outbox (workflow_run_id, name)"
+        " VALUES ('a', '1'), ('b', '2'), ('a', '3'), ('c', '4'), ('a', '5'), ('d', '6')",
+        "UPDATE outbox SET state = 'held', reason = 'operator' WHERE workflow_run_id = 'd'",
+        "INSERT INTO lanes VALUES ('a', 100.5, 1, 1, '{}', 0.0), ('c', 101.5, 1, 1, '{}', 0.0),"
+        " ('d', 102.5, 1, 1, '{}', 0.0)",
+    )
+
+    with closing(open_writer(path)) as db:
+        deferred = {
+            now: read.outbox(db, now)["outbox"]["deferred"] for now in (0.0, 100.4, 100.5, 101.5)
+        }
+        flaws = list(integrity.flaws(db))
+
+    assert deferred == {0.0: 4, 100.4: 4, 100.5: 1, 101.5: 0}
+    assert flaws == []
 
 
 def test_a_migration_that_was_cut_off_is_done_again_whole(

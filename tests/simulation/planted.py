@@ -128,6 +128,17 @@ def counters_drift(bug: Patch) -> None:
     bug.setattr(schema, "_migrations", lambda: altered)
 
 
+def deferred_drifts(bug: Patch) -> None:
+    """What comes for a run in trouble is not counted as deferred."""
+    scripts = schema._migrations()
+    altered = [
+        (number, script.replace("SET waiting = waiting + 1 WHERE", "SET waiting = waiting WHERE"))
+        for number, script in scripts
+    ]
+    assert altered != scripts
+    bug.setattr(schema, "_migrations", lambda: altered)
+
+
 def forget_retry_after(bug: Patch) -> None:
     """The header is not read."""
     bug.setattr(outcome, "retry_after_s", lambda header, now: None)
@@ -330,6 +341,7 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     newest_first,
     two_at_once,
     counters_drift,
+    deferred_drifts,
     forget_retry_after,
     forget_retry_after_at_restart,
     shorten_the_silence,
