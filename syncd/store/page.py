@@ -75,14 +75,14 @@ def page(
     onward, at_the_end = _onward(db, cursor), False
     while len(lanes) < limit and not at_the_end:
         room, fresh = limit - len(lanes), []
-        for row_id, run, priority in onward:
+        for row_id, run, priority, troubled in onward:
             cursor = Cursor(priority, row_id, cursor.seen_id)
             if not is_readable(db, row_id, run):
                 unreadable.append(row_id)
             elif run in loaded:
                 arrived[run] = max(priority, arrived.get(run, priority))
                 newest[run] = max(row_id, newest.get(run, row_id))
-            elif run not in met:
+            elif not troubled and run not in met:
                 met.add(run)
                 fresh.append(run)
                 if len(fresh) == room:
@@ -132,24 +132,26 @@ def due_lanes(
     return lanes, empty
 
 
-def _onward(db: sqlite3.Connection, cursor: Cursor) -> Iterator[tuple[int, str, int]]:
-    """What waits behind the cursor, in sending order: id, run, priority."""
+def _onward(db: sqlite3.Connection, cursor: Cursor) -> Iterator[tuple[int, str, int, int]]:
+    """What waits behind the cursor, in sending order: id, run, priority, whether in trouble."""
     # Two steps instead of one OR, so that each starts where it should in the index.
     same, lower = "priority = ? AND id > ? ORDER BY id", "priority < ? ORDER BY priority DESC, id"
     priority, upto_id = cursor.priority, cursor.id
     while some := _some(db, same, priority, upto_id) or _some(db, lower, priority):
         yield from some
-        upto_id, _, priority = some[-1]
+        upto_id, _, priority, _ = some[-1]
 
 
-def _some(db: sqlite3.Connection, where: str, *bound: int) -> list[tuple[int, str, int]]:
+def _some(db: sqlite3.Connection, where: str, *bound: int) -> list[tuple[int, str, int, int]]:
+    # A lane in trouble is not loaded to find that out: of many of them that takes a minute.
     (found,) = db.execute(
-        "SELECT json_group_array(json_array(id, workflow_run_id, priority)) FROM ("
+        "SELECT json_group_array(json_array(id, workflow_run_id, priority, EXISTS ("
+        "         SELECT 1 FROM lanes WHERE workflow_run_id = waiting.workflow_run_id))) FROM ("
         "SELECT id, workflow_run_id, priority FROM outbox"
-        f" WHERE state = 'pending' AND {where} LIMIT {STRIDE})",
+        f" WHERE state = 'pending' AND {where} LIMIT {STRIDE}) AS waiting",
         bound,
     ).fetchone()
-    rows: list[tuple[int, str, int]] = orjson.loads(found)
+    rows: list[tuple[int, str, int, int]] = orjson.loads(found)
     return rows
 
 

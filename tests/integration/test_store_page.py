@@ -329,6 +329,19 @@ async def test_the_last_in_line_is_the_newest_of_the_lowest_priority(store: Stor
     assert (lane.run, [patch.id for patch in lane.waiting]) == ("a", [1, 4])
 
 
+async def test_runs_that_are_deferred_are_passed_by_without_being_loaded(store: Store) -> None:
+    """To load a million of them, only to see that, takes a minute."""
+    ids = await fill(store, *((f"r{n}", "{}") for n in range(1000)))
+    await store.settle([deferred(f"r{n}", n + 1, due_at=NOON + 9) for n in range(999)])
+    asked: list[str] = []
+    await store._reader.run(lambda db: db.set_trace_callback(asked.append))
+
+    met, _ = await walk(store)
+
+    assert (met, len(ids)) == (["r999"], 1000)
+    assert len([sql for sql in asked if "asked.key" in sql]) == 1
+
+
 async def test_trouble_of_a_run_for_which_nothing_waits_any_more_is_told_of(
     store: Store, wall: Wall
 ) -> None:
