@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -50,7 +50,7 @@ STEP_PAUSE_S = 0.03  # between two of them, for whoever has waited
 
 
 class Store:
-    """The daemon's hold on the database: one writer, one reader, one lock.
+    """The daemon's hold on the database: one writer, two readers, one lock.
 
     Every method that writes is one transaction: on disk when it returns, undone when it raises,
     whole when its caller is cancelled. StoreUnavailable means that the same call may work later.
@@ -61,14 +61,16 @@ class Store:
         path: Path,
         writer: Connection,
         reader: Connection,
+        onlooker: Connection,
+        *,
         lock: int,
         wall: Wall,
-        *,
         connect: Connect,
     ) -> None:
         self.path = path
         self._writer = writer
         self._reader = reader
+        self._onlooker = onlooker
         self._lock = lock
         self._wall = wall
         self._connect = connect
@@ -91,20 +93,19 @@ class Store:
         """
         schema.is_there(path)
         lock = await acquire(path, patience_s)
-        try:
+        async with AsyncExitStack() as undone:
+            undone.callback(os.close, lock)
             writer = await connect(lambda p: schema.open_writer(p, group_access), path)
-            try:
-                reader = await connect(schema.open_reader, path)
-            except BaseException:
-                await writer.close()
-                raise
-        except BaseException:
-            os.close(lock)
-            raise
-        return cls(path, writer, reader, lock, wall, connect=connect)
+            undone.push_async_callback(writer.close)
+            reader = await connect(schema.open_reader, path)
+            undone.push_async_callback(reader.close)
+            onlooker = await connect(schema.open_reader, path)
+            undone.pop_all()
+        return cls(path, writer, reader, onlooker, lock=lock, wall=wall, connect=connect)
 
     async def close(self) -> None:
         """Write the log back into the database and let go of it."""
+        await self._onlooker.close()
         await self._reader.close()
         await self._writer.close()
         os.close(self._lock)
@@ -347,8 +348,8 @@ class Store:
         )
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a short one of the queries of `store.read`: delivery reads on this connection."""
-        return await self._reader.run(query)
+        """Run a short one of the queries of `store.read`: delivery reads on another connection."""
+        return await self._onlooker.run(query)
 
     @asynccontextmanager
     async def parts(self, query: Query) -> AsyncIterator[NextPart]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
 
 import aiosqlite
@@ -18,7 +18,7 @@ from processes import opened_by
 from stores import Wall, insert, opened, rows
 
 from syncd.core.patch import Patch
-from syncd.store import Store, StoreBusy, StoreError, StoreFull, StoreUnavailable
+from syncd.store import Store, StoreBusy, StoreError, StoreFull, StoreUnavailable, read
 from syncd.store.lock import PATIENCE_S, daemon_of
 from syncd.store.watch import ALERT_S, changes
 
@@ -236,6 +236,29 @@ def test_aiosqlite_still_has_the_private_parts_that_the_connection_leans_on() ->
 async def test_a_statement_that_hangs_does_not_keep_the_process_alive(store: Store) -> None:
     assert store._writer._db._thread.daemon
     assert store._reader._db._thread.daemon
+    assert store._onlooker._db._thread.daemon
+
+
+async def test_who_looks_waits_neither_for_delivery_nor_for_who_writes(store: Store) -> None:
+    """Delivery's look at what waits takes seconds where a million runs are in trouble."""
+    insert(store.path, ("r", "n", None))
+    begun, done = threading.Barrier(3), threading.Event()
+    busy = [
+        asyncio.ensure_future(connection.run(lambda db: begun.wait(30) < 3 and done.wait(30)))
+        for connection in (store._reader, store._writer)
+    ]
+    await asyncio.to_thread(begun.wait, 30)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'uncommitted')")
+        try:
+            async with asyncio.timeout(5):
+                told = await store.read(lambda db: read.outbox(db, 0.0))
+        finally:
+            done.set()
+            await asyncio.gather(*busy)
+
+    assert told["outbox"]["pending"] == 1
 
 
 # One daemon
