@@ -96,7 +96,7 @@ class Witness:
         if {state: n for state, n in counted.items() if n} != rows:
             self._broken(f"the counters say {counted}, the rows {rows}")
         (deferred,) = db.execute(_DEFERRED, (now := self._wall(),)).fetchone()
-        if (told := read.outbox(db, now)["outbox"]["deferred"]) != deferred:
+        if (told := read.deferred(db, now)) != deferred:
             self._broken(f"status tells of {told} patches deferred, there are {deferred}")
         if sum(rows.values()) < len(self._accepted):
             self._broken(f"{len(self._accepted)} patches are accepted, {sum(rows.values())} there")

@@ -58,7 +58,7 @@ def outbox(db: sqlite3.Connection, now: float) -> Row:
     return {
         "outbox": {
             "pending": counts.get("pending", 0),
-            "deferred": _deferred(db, now),
+            "deferred": deferred(db, now),
             "in_flight": 0,
             "held": counts.get("held", 0),
             "dead": counts.get("dead", 0),
@@ -249,7 +249,7 @@ def _error(text: str | None) -> Row | None:
     return error | {"at": instant(error.get("at"))}
 
 
-def _deferred(db: sqlite3.Connection, now: float) -> int:
+def deferred(db: sqlite3.Connection, now: float) -> int:
     """Patches that wait for their run's next attempt. Only of lanes due in this second each is
     looked at; of the later ones there is a counter for each second."""
     row = db.execute(
