@@ -20,6 +20,12 @@ def wall() -> Wall:
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test may have a database."""
+    return tmp_path / "syncd.db"
+
+
+@pytest.fixture
 async def store(tmp_path: Path, wall: Wall) -> AsyncIterator[Store]:
     """An open, empty store."""
     async with opened(tmp_path / "syncd.db", wall) as it:

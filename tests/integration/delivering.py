@@ -1,6 +1,7 @@
 """The relay at work in this process, against a sandbox: store, gate, client and all."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import feed
 from oracle import Wanted, differing, one_by_one
 from sandboxed import Sandboxed
 from stores import rows
@@ -137,3 +139,16 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 def patches(made: Iterable[tuple[str, str | None, str | None]]) -> list[Patch]:
     return [Patch(run, name, metadata) for run, name, metadata in made]
+
+
+def some(count: int, runs: int, seed: int = 1, tag: str = "t") -> list[Patch]:
+    return patches(feed.as_rows(feed.patches(count, runs, seed, tag)))
+
+
+def patch(run: str, number: int, **more: Any) -> Patch:
+    return Patch(run, None, json.dumps({"n": number} | more))
+
+
+async def of(sandbox: Sandboxed, run: str) -> list[dict[str, Any]]:
+    """The bodies of the requests for a run, in their order."""
+    return [json.loads(request["body"]) for request in await sandbox.requests(run)]
