@@ -36,6 +36,10 @@ sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[1], body, timeout=10).re
 """
 
 
+def patch(run: str, **metadata: object) -> dict[str, Any]:
+    return {"workflow_run_id": run, "metadata": metadata}
+
+
 class Installed:
     """The service on one machine, and how people get at it."""
 
