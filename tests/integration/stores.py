@@ -108,6 +108,13 @@ def deferred(run_id: str, *ids: int, due_at: float, failures: int = 1) -> Deferr
     return Deferred(run_id, due_at, failures, ids, trouble(Blame.SERVER, "http_503"))
 
 
+async def defer(store: Store, run_id: str, *ids: int, due_at: float, failures: int = 1) -> None:
+    await store.settle([deferred(run_id, *ids, due_at=due_at, failures=failures)])
+
+
+NOBODY: frozenset[str] = frozenset()
+
+
 async def walk(
     store: Store, limit: int = 100, loaded: Collection[str] = (), cursor: Cursor | None = None
 ) -> tuple[list[str], Page]:
