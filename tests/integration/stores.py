@@ -49,6 +49,11 @@ def rows(path: Path, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
         return db.execute(sql, arguments).fetchall()
 
 
+def count(store: Store) -> int:
+    """Committed patches, as another process sees them."""
+    return int(rows(store.path, "SELECT count(*) FROM outbox")[0][0])
+
+
 def states(path: Path) -> dict[int, str]:
     """The state of every patch, by id."""
     return dict(rows(path, "SELECT id, state FROM outbox"))
@@ -78,6 +83,9 @@ async def fill(store: Store, *patches: tuple[str, str] | tuple[str, str, int]) -
     assert accepted.first_id is not None
     assert accepted.last_id is not None
     return list(range(accepted.first_id, accepted.last_id + 1))
+
+
+ONE = [Patch("r", "n")]
 
 
 def run(run_id: str, metadata: str = "{}", **fields: str | None) -> Run:
