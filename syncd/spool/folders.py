@@ -249,8 +249,12 @@ class Spool:
         with self._opened(self.taking, self.done, self._rejected) as (taking, done, rejected):
             if _publish(name, taking, rejected):
                 rejected.sync()
-            with suppress(FileNotFoundError):  # an operator has removed it; all of it is taken
+            try:
                 taking.move(name, done, _free(done, name))
+            except FileNotFoundError:
+                if taking.has(name):  # it is the folder that was removed meanwhile
+                    raise
+                # An operator has removed it; all of it is taken.
             done.sync()
             taking.sync()
 

@@ -205,6 +205,35 @@ async def test_missing_folders_are_made_again(store: FragileStore, spool: Spool)
     assert tree(spool.done) == {"b.jsonl": line(2)}
 
 
+@pytest.mark.parametrize("anew", [True, False], ids=["made anew", "gone"])
+async def test_a_folder_cleared_away_under_a_move_repeats_no_patch(
+    store: FragileStore, spool: Spool, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
+    """Its file is still there: nobody has taken that away."""
+    rename, cleared = os.rename, False
+
+    def clear(name: str, target: str, **folders: int) -> None:
+        nonlocal cleared
+        if not cleared and (spool.taking / "a.jsonl").exists():
+            cleared = True
+            spool.done.rmdir()
+            if anew:
+                spool.done.mkdir()
+        rename(name, target, **folders)
+
+    monkeypatch.setattr(os, "rename", clear)
+    drop(spool, "a.jsonl", GOOD)
+    async with running(intake_of(store, spool), spool):
+        async with asyncio.timeout(SOON_S):
+            while not (spool.done / "a.jsonl").exists():  # noqa: ASYNC110  nothing to await
+                await asyncio.sleep(0.005)
+        await store.all_closed()
+
+    assert cleared
+    assert rows_of(store) == [row(1)]
+    assert len(batches(store)) == 1
+
+
 async def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(
     store: FragileStore, spool: Spool
 ) -> None:
