@@ -41,7 +41,7 @@ def folder_hindrance(folder: Path) -> str | None:
     """Why nothing can be made in the folder, which is made with its parents where missing."""
     for place in (folder, *folder.parents):
         try:
-            mode, blocks = place.stat().st_mode, os.statvfs(place).f_blocks
+            status, blocks = place.stat(), os.statvfs(place).f_blocks
         except (FileNotFoundError, NotADirectoryError):
             if place.is_symlink():
                 return f"{place}: a symbolic link that leads nowhere: mend it, or move it away"
@@ -50,13 +50,27 @@ def folder_hindrance(folder: Path) -> str | None:
             return f"{place}: permission denied: let this user enter the folders above"
         except OSError as error:
             return f"{place}: {error.strerror}"
-        if not stat.S_ISDIR(mode):
+        if not stat.S_ISDIR(status.st_mode):
             return f"{place}: not a folder: move it away"
         if not os.access(place, os.W_OK | os.X_OK):
             return _denied(place)
-        if not blocks:  # /proc lets root in, and then makes nothing
+        # /proc lets root in, and then makes nothing. Others that tell no size may hold files.
+        if not blocks and _file_system(status.st_dev) in _NO_FILES:
             return f"{place}: on a file system that stores no files: name a place on a disk"
         return None
+    return None
+
+
+_NO_FILES = {"proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "configfs"}
+
+
+def _file_system(device: int) -> str | None:
+    """The kind of a file system that is mounted, None if that cannot be told."""
+    with suppress(OSError):
+        for mount in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            fields = mount.split(" ")
+            if fields[2] == f"{os.major(device)}:{os.minor(device)}":
+                return fields[fields.index("-") + 1]
     return None
 
 

@@ -3,13 +3,15 @@
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from processes import Sandbox, start_sandbox, syncd
+from processes import Sandbox, environment, start_sandbox, syncd
 
 
 def check(folder: Path, *options: str, **variables: str) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -87,6 +89,26 @@ def test_a_place_that_can_hold_nothing_is_told(tmp_path: Path, target: str, why:
     assert target == "/proc" or found["spool"][1].startswith(f"{state}: cannot be made: {state}: ")
     assert f": {state}: " in ran.stderr
     assert why in ran.stderr
+
+
+def test_a_file_system_that_tells_no_size_may_hold_files_all_the_same(tmp_path: Path) -> None:
+    """One in memory that has no bound says of its blocks that it has none, as /proc does."""
+    state = tmp_path / "state"
+    state.mkdir()
+    mounted = f"mount -t tmpfs -o size=0 none {state} && exec {sys.executable} -m syncd check"
+    tried = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted],
+        env=environment(tmp_path, SYNCD_API__TOKEN="t"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "syncd.db" not in tried.stdout:
+        pytest.skip(f"this user may mount nothing: {tried.stderr}")
+
+    assert tried.returncode == 0, tried.stdout
+    assert "FAIL" not in tried.stdout
 
 
 def test_a_wrong_configuration_is_told_whole(tmp_path: Path) -> None:
