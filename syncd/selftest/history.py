@@ -286,17 +286,20 @@ class History:
                     await life.called.wait()
             return
         await self._healed.wait()
+        healed_at = self._loop.time()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._bound_s()):
-                while await store.read(lambda db: pending(db) > 0):  # noqa: ASYNC110
+            async with asyncio.timeout(self._bound_s()) as bound:
+                while await store.read(lambda db: pending(db) > 0):
+                    # What was on its way then may ask for silence still.
+                    quiet_at = max(healed_at, self.world.witness.silent_until)
+                    bound.reschedule(quiet_at + self._bound_s())
                     await asyncio.sleep(1.0)
 
     def _bound_s(self) -> float:
-        """How long the drain may take: silence that was asked for, every backoff at its longest,
+        """How long the drain may take, once no silence is asked for: every backoff at its longest,
         then all at the pace."""
-        silence_s = max(0.0, self.world.witness.silent_until - self._loop.time())
         requests = 3 * len(self.world.accepted) + 20
-        waits_s = silence_s + 4 * CAP_S + SUSPECT_S + SLOW_LOOK_S
+        waits_s = 4 * CAP_S + SUSPECT_S + SLOW_LOOK_S
         waits_s += 3 * self.plan.runs / (SHARE * self.plan.rate / 2)
         return waits_s + 3 * requests / min(self.plan.rate / 2, 5.0)
 

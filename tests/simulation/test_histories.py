@@ -76,6 +76,13 @@ def test_histories_keep_every_promise(played: Figures) -> None:
     assert [(figures["failed"], err[:4000]) for figures, err in played if figures["failed"]] == []
 
 
+def test_silence_that_is_asked_for_after_the_last_fault_breaks_no_promise() -> None:
+    """By an answer to what was on its way: it lasts longer than all the rest may take."""
+    log.setup("critical")
+
+    assert play(drawn(5001105)).problems == []
+
+
 @pytest.mark.background
 def test_much_is_delivered_and_killed_in_them(played: Figures) -> None:
     """A history in which nothing happens proves nothing."""
