@@ -15,7 +15,7 @@ from syncd.cli.door import Door
 from syncd.cli.outbox import ByDaemon, ByFile, Part, outbox, parts
 from syncd.cli.printing import many, plain
 from syncd.cli.signals import Stopped, heeding, ignore
-from syncd.cli.tally import NAMED, Tally, in_json, in_words, so_far, to_show
+from syncd.cli.tally import Tally, in_json, in_words, so_far, to_name, unnamed
 from syncd.cli.wire import Down, Mute, WentAway
 from syncd.errors import SyncdError
 from syncd.formats import Format, Kind, format_of, read
@@ -29,6 +29,8 @@ class Course:
     """Where the file is, for whoever ends it."""
 
     tally: Tally
+    named: int = 0
+    """Rejected lines that were shown."""
 
 
 def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool) -> int:
@@ -41,16 +43,19 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
             chunks = read(file, kind, rows=1, limit=to.config.spool.max_file_bytes)
             with outbox(to) as box, _progress(file) as progress:
 
-                def show(part: Part) -> None:
+                def show() -> None:
                     progress(course.tally)
                     if not as_json:
-                        _show_rejects(course.tally, part)
+                        _name_rejects(course)
 
                 _hand_in(to, box, parts(chunks), course, show)
     except (SyncdError, Stopped) as error:
         tally = replace(course.tally, why=_why(error))
         if as_json:
             click.echo(in_json(tally))
+        else:
+            _name_rejects(course)
+            _count_the_others(tally)
         what = "stopped" if isinstance(error, Stopped) else tally.why
         told = f"{tally.name}: {what} ({so_far(tally)})"
         if isinstance(error, SyncdError):
@@ -58,8 +63,8 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
         click.echo(f"syncd: {told}", err=True)
         return error.exit_code
     tally = course.tally
-    if not as_json and tally.rejected > NAMED:
-        click.echo(f"… and {many(tally.rejected - NAMED, 'line')} more", err=True)
+    if not as_json:
+        _count_the_others(tally)
     click.echo(in_json(tally) if as_json else in_words(tally))
     return 1 if tally.rejected else 0
 
@@ -69,7 +74,7 @@ def _hand_in(
     box: ByDaemon | ByFile,
     parts: Iterator[Part],
     course: Course,
-    show: Callable[[Part], None],
+    show: Callable[[], None],
 ) -> None:
     """Part by part into the outbox. Nobody waits for a file that broke off."""
     batch_id: int | None = None
@@ -82,7 +87,7 @@ def _hand_in(
                 course.tally = course.tally.accepts(box.accept(part.patches, batch_id))
             else:
                 course.tally = course.tally.passes(part)
-            show(part)
+            show()
         if batch_id is not None:
             _close(to, box, batch_id, course.tally)
     except BaseException as error:
@@ -116,8 +121,7 @@ def _left(
 
     done, hangs = isinstance(box, ByFile) or not isinstance(error, Mute | Stopped), False
     try:
-        found = box.leave_batch(batch_id, tally.rejected, _why(error))
-        return tally.finds(found, final=done)
+        return _leave(box, batch_id, tally, error, final=done)
     except Mute:
         hangs = True
     except (SyncdError, *SQLITE_ERRORS):
@@ -129,9 +133,16 @@ def _left(
     with suppress(SyncdError):
         gone = not is_in_use(to.paths.store)
         with outbox(to) as another:
-            found = another.leave_batch(batch_id, tally.rejected, _why(error))
-        tally = tally.finds(found, final=gone and isinstance(another, ByFile))
+            final = gone and isinstance(another, ByFile)
+            tally = _leave(another, batch_id, tally, error, final=final)
     return tally
+
+
+def _leave(
+    box: ByDaemon | ByFile, batch_id: int, tally: Tally, error: BaseException, *, final: bool
+) -> Tally:
+    """Nobody waits for the batch any more; what of the file is in."""
+    return tally.finds(box.leave_batch(batch_id, tally.rejected, _why(error)), final=final)
 
 
 def _why(error: BaseException) -> str:
@@ -201,6 +212,12 @@ def _progress(file: BinaryIO) -> Iterator[Progress]:
         yield show
 
 
-def _show_rejects(tally: Tally, part: Part) -> None:
-    for reject in to_show(tally, part):
-        click.echo(f"{tally.name}:{reject.line}: {plain(reject.reason)}", err=True)
+def _name_rejects(course: Course) -> None:
+    for reject in to_name(course.tally, course.named):
+        click.echo(f"{course.tally.name}:{reject.line}: {plain(reject.reason)}", err=True)
+        course.named += 1  # after it: what ends the command in between has it named twice at most
+
+
+def _count_the_others(tally: Tally) -> None:
+    if more := unnamed(tally):
+        click.echo(f"… and {many(more, 'line')} more", err=True)

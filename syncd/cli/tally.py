@@ -64,10 +64,21 @@ class Tally:
         return replace(self, on_its_way=None)
 
 
-def to_show(tally: Tally, part: Part) -> Sequence[Reject]:
-    """Of a part that was passed, the rejects that are shown to people."""
-    before = tally.rejected - len(part.rejects)
-    return part.rejects[: max(0, NAMED - before)]
+def to_name(tally: Tally, named: int) -> Sequence[Reject]:
+    """The rejects that are shown to people, but for those that were named already.
+
+    Those of a part that is on its way too: from wherever one goes on, nobody loses a line unheard.
+    """
+    return (*tally.rejects, *_perhaps(tally))[named:NAMED]
+
+
+def unnamed(tally: Tally) -> int:
+    """How many more there are than are shown to people."""
+    return max(0, tally.rejected + len(_perhaps(tally)) - NAMED)
+
+
+def _perhaps(tally: Tally) -> Sequence[Reject]:
+    return tally.on_its_way.rejects if tally.on_its_way else ()
 
 
 def in_words(tally: Tally) -> str:
@@ -91,6 +102,8 @@ def so_far(tally: Tally) -> str:
     if part is None and not tally.pieces:
         return "nothing was accepted"
     accepted = f"{many(tally.taken.accepted, 'patch')} accepted"
+    if tally.rejected:
+        accepted += f", {many(tally.rejected, 'line')} rejected"
     here = f"go on from {unit} {_next(tally)}"
     header = ", below the header" if tally.kind is Kind.CSV else ""
     if part is None:
@@ -109,15 +122,21 @@ def in_json(tally: Tally) -> str:
         **asdict(tally.taken),
         "batch": tally.name,
         "rejected_count": tally.rejected,
-        "rejected": [
-            {"line": reject.line, "reason": reject.reason, "input": reject.input}
-            for reject in tally.rejects
-        ],
+        "rejected": _all_of(tally.rejects),
         "refused": tally.why,
         next_one: _next(tally) if ended else None,
-        "perhaps": part and {"patches": len(part.patches), next_one: _next(tally, part)},
+        "perhaps": part
+        and {
+            "patches": len(part.patches),
+            "rejected": _all_of(part.rejects),
+            next_one: _next(tally, part),
+        },
     }
     return json.dumps(found, ensure_ascii=False)
+
+
+def _all_of(rejects: Sequence[Reject]) -> list[dict[str, object]]:
+    return [{"line": one.line, "reason": one.reason, "input": one.input} for one in rejects]
 
 
 def _unit(tally: Tally) -> str:

@@ -3,8 +3,11 @@
 import json
 import select
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,3 +64,39 @@ def first_word(command: "subprocess.Popen[str]") -> str:
     if not ready:
         command.kill()
     return command.stderr.readline()
+
+
+@contextmanager
+def dying_unheard(daemon: Daemon) -> Iterator[Path]:
+    """A socket before the daemon's, which is killed once it has taken patches in, its answer lost.
+
+    Nobody listens at either from then on.
+    """
+    path = daemon.folder / "before.sock"
+
+    class Between(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as beyond:
+                beyond.connect(str(daemon.socket))
+                asked = b""
+                while True:
+                    ready, _, _ = select.select([self.request, beyond], [], [])
+                    other = beyond if self.request in ready else self.request
+                    text = (self.request if other is beyond else beyond).recv(1 << 16)
+                    asked = asked or text
+                    if other is self.request and asked.startswith(b"POST /enqueue"):
+                        daemon.kill()
+                        path.unlink()
+                        return
+                    if not text:
+                        return
+                    other.sendall(text)
+
+    with socketserver.ThreadingUnixStreamServer(str(path), Between) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield path
+        finally:
+            server.shutdown()
+            thread.join()

@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from commands import begun, lines
-from processes import Daemon, Sandbox, environment, start_daemon
+from commands import begun, dying_unheard, lines
+from processes import Daemon, Sandbox, environment, start_daemon, syncd
 
 from syncd.store.accept import ABANDONED_S, open_batch
 from syncd.store.schema import open_writer
@@ -228,3 +228,30 @@ def test_a_command_whose_daemon_was_killed_says_where_to_go_on(
     assert cut["refused"] == told["refused"]
     assert rest.returncode == 0
     assert names == [json.loads(line)["name"] for line in content]
+
+
+def test_rejected_lines_of_a_part_whose_answer_was_lost_are_named(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Who goes on behind it never meets them again. The rest is counted, as of a whole file."""
+    good = '{"workflow_run_id":"unheard","name":"x"}\n'
+    enqueue = ("enqueue", "--file", "-", "--format", "jsonl")
+    found = []
+    for how in ((), ("--json",)):
+        with (
+            start_daemon(tmp_path, sandbox.url) as daemon,
+            dying_unheard(daemon) as path,
+        ):
+            variables = {**daemon.environment, "SYNCD_CONTROL__SOCKET": str(path)}
+            text = good + "nonsense\n" * 30 + good
+            found.append(syncd(*enqueue, *how, folder=tmp_path, input=text, **variables))
+    shown, told = found
+
+    *named, more, end = shown.stderr.splitlines()
+    assert (shown.returncode, told.returncode) == (1, 1)
+    assert [line.split(":")[1] for line in named] == [str(n) for n in range(2, 22)]
+    assert more == "… and 10 lines more"
+    for last in (end, told.stderr.strip()):
+        assert last.endswith("(2 patches accepted, 30 lines rejected: go on from line 33)")
+    as_json = json.loads(told.stdout)
+    assert len(as_json["rejected"]) == as_json["rejected_count"] == 30

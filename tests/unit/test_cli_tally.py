@@ -5,7 +5,7 @@ import json
 import pytest
 
 from syncd.cli.outbox import Part, Taken, parts
-from syncd.cli.tally import Tally, in_json, so_far
+from syncd.cli.tally import Tally, in_json, so_far, to_name, unnamed
 from syncd.core.patch import Patch
 from syncd.formats import Chunk, Kind, Position, Reject
 
@@ -26,13 +26,13 @@ def test_what_the_outbox_holds_is_in(final: bool) -> None:
     it = tally().finds(Taken(3, 1, 1, 3), final=final)
 
     assert (it.taken, it.rejected) == (Taken(3, 1, 1, 3), 1)
-    assert so_far(it) == "3 patches accepted: go on from line 7"
+    assert so_far(it) == "3 patches accepted, 1 line rejected: go on from line 7"
 
 
 def test_what_it_does_not_hold_is_not_in_once_nothing_can_come() -> None:
     it = tally().finds(Taken(1, 1, 1, 1), final=True)
 
-    assert so_far(it) == "1 patch accepted: go on from line 4"
+    assert so_far(it) == "1 patch accepted, 1 line rejected: go on from line 4"
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,23 @@ def test_while_more_may_come_both_places_are_named(kind: Kind, where: str) -> No
     found = json.loads(in_json(it))
     unit = "element" if kind is Kind.JSON else "line"
 
-    sure = "1 patch accepted, and perhaps 2 patches more: see `syncd batches`"
+    sure = "1 patch accepted, 1 line rejected, and perhaps 2 patches more: see `syncd batches`"
     assert so_far(it) == f"{sure}; {where}"
     assert (found["accepted"], found[f"next_{unit}"]) == (1, 4)
     assert found["perhaps"]["patches"] == 2
     assert f"from {unit} {found['perhaps'][f'next_{unit}']} if" in where
+
+
+def test_rejects_are_named_once_those_that_are_on_their_way_too() -> None:
+    """Who goes on behind a part that is in after all never meets them again."""
+    begun = Tally("a").sends(part(1, 18, rejects=18)).accepts(Taken(1, 0, 1, 1))
+    it = begun.sends(part(2, 30, rejects=7))
+
+    assert [reject.line for reject in to_name(begun, 0)] == [18] * 18
+    assert [reject.line for reject in to_name(it, 18)] == [30] * 2
+    assert (unnamed(begun), unnamed(it)) == (0, 5)
+    assert [len(json.loads(in_json(it))["perhaps"]["rejected"]), it.rejected] == [7, 18]
+    assert (to_name(it.refused(), 18), unnamed(it.refused())) == ((), 0)
 
 
 def test_of_a_file_that_is_in_there_is_no_next_line() -> None:
@@ -62,7 +74,7 @@ def test_of_a_file_that_is_in_there_is_no_next_line() -> None:
 
 
 def test_what_was_refused_is_not_in() -> None:
-    assert so_far(tally().refused()) == "1 patch accepted: go on from line 4"
+    assert so_far(tally().refused()) == "1 patch accepted, 1 line rejected: go on from line 4"
 
 
 def test_where_nothing_was_done_there_is_nothing_to_go_on_from() -> None:
