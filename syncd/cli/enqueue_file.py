@@ -141,8 +141,14 @@ def _left(
 def _leave(
     box: ByDaemon | ByFile, batch_id: int, tally: Tally, error: BaseException, *, final: bool
 ) -> Tally:
-    """Nobody waits for the batch any more; what of the file is in."""
-    return tally.finds(box.leave_batch(batch_id, tally.rejected, _why(error)), final=final)
+    """What is in is known once the batch is closed, and only then what of it was rejected."""
+    from syncd.store.errors import SQLITE_ERRORS
+
+    found = tally.finds(box.leave_batch(batch_id, tally.rejected, _why(error)), final=final)
+    if found.rejected > tally.rejected:
+        with suppress(SyncdError, *SQLITE_ERRORS):  # only a count is short then
+            box.leave_batch(batch_id, found.rejected, _why(error))
+    return found
 
 
 def _why(error: BaseException) -> str:

@@ -246,6 +246,7 @@ def test_rejected_lines_of_a_part_whose_answer_was_lost_are_named(
             text = good + "nonsense\n" * 30 + good
             found.append(syncd(*enqueue, *how, folder=tmp_path, input=text, **variables))
     shown, told = found
+    counted = [batch["rejected"] for batch in lines(daemon.syncd("batches", "--json").stdout)]
 
     *named, more, end = shown.stderr.splitlines()
     assert (shown.returncode, told.returncode) == (1, 1)
@@ -255,3 +256,4 @@ def test_rejected_lines_of_a_part_whose_answer_was_lost_are_named(
         assert last.endswith("(2 patches accepted, 30 lines rejected: go on from line 33)")
     as_json = json.loads(told.stdout)
     assert len(as_json["rejected"]) == as_json["rejected_count"] == 30
+    assert counted == [30, 30]
