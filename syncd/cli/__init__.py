@@ -13,6 +13,7 @@ from importlib import import_module
 import click
 
 from syncd import __version__
+from syncd.cli import streams
 from syncd.cli.signals import INTERRUPTED, Stopped
 from syncd.errors import ConfigError, SyncdError
 
@@ -82,11 +83,7 @@ def group(context: click.Context, config_path: str | None) -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for as long as we live
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # whatever the locale can show
+    streams.mend()
     try:
         code = group.main(arguments, prog_name="syncd", standalone_mode=False)
         sys.stdout.flush()

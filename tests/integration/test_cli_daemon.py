@@ -1,6 +1,7 @@
 """The commands while the daemon runs, and at the edge of its life."""
 
 import json
+import os
 import socketserver
 import subprocess
 import sys
@@ -132,6 +133,28 @@ def test_what_was_handed_in_before_the_start_is_delivered(tmp_path: Path, sandbo
     assert "name      x\n" in shown.stdout
     assert "the daemon is not running" in shown.stderr
     assert daemon.status()["outbox"]["delivered"] == 1
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "0<&- 1>&- 2>&-"])
+def test_a_daemon_whose_standard_streams_are_closed_runs_and_stops(
+    tmp_path: Path, sandbox: Sandbox, closed: str
+) -> None:
+    """No file, socket or handle of the event loop gets one of their numbers."""
+    daemon = Daemon(tmp_path, sandbox.url)
+    with subprocess.Popen(
+        ["sh", "-c", f'exec "$0" -m syncd run {closed}', sys.executable],
+        env=environment(tmp_path, **daemon.environment),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        daemon.syncd("enqueue", "mute_1", "--name", "x")
+        waited = daemon.syncd("wait", "--all", "--timeout", "15")
+        numbers = [os.readlink(f"/proc/{running.pid}/fd/{number}") for number in range(3)]
+        running.terminate()
+
+    assert waited.stdout == "delivered\n"
+    assert set(numbers) == {os.devnull}
+    assert running.returncode == 0
 
 
 def test_wait_survives_a_restart_of_the_daemon(tmp_path: Path, sandbox: Sandbox) -> None:
