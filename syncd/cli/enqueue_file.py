@@ -179,6 +179,8 @@ def _format(path: str, format_name: str | None, file: BinaryIO) -> Format:
 @contextmanager
 def _file(path: str) -> Iterator[BinaryIO]:
     if path == "-":
+        if sys.stdin is None:  # though its number leads nowhere by now: nobody meant an empty file
+            raise SyncdError("is closed: pipe the patches in, or name their file")
         yield sys.stdin.buffer
         return
     try:

@@ -287,3 +287,35 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert found.stderr == (
         "syncd: missing.csv: cannot be opened: No such file or directory (nothing was accepted)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "said"),
+    [
+        (
+            "0<&-",
+            1,
+            "syncd: stdin: is closed: pipe the patches in, or name their file"
+            " (nothing was accepted)\n",
+        ),
+        ("2>&-", 0, ""),
+        ("0<&- 1>&- 2>&-", 1, ""),
+    ],
+)
+def test_a_stream_that_is_closed_is_no_mistake_of_ours(
+    tmp_path: Path, closed: str, code: int, said: str
+) -> None:
+    """A shell's `<&-`, or a daemon that starts us. Patches out of nowhere are not none at all."""
+    found = subprocess.run(
+        [
+            *("sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-m", "syncd"),
+            *("enqueue", "--file", "-", "--format", "jsonl"),
+        ],
+        env=environment(tmp_path),
+        input='{"workflow_run_id":"r","name":"x"}\n' if code == 0 else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (found.returncode, found.stderr) == (code, said)
