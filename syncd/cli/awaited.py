@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from syncd.cli.door import Door, Query, read_row
-from syncd.cli.printing import many, plain
+from syncd.cli.printing import count, many, plain
 from syncd.cli.status import current
 from syncd.errors import SyncdError
 
@@ -120,7 +120,7 @@ def look_at_batch(name: str, to: Door, _: float) -> Look:
     if newest["rejected"]:
         where = f"see {to.paths.spool}/rejected"
         if by_command:
-            where = "`syncd enqueue` has named them"
+            where = f"`syncd enqueue` has named {_by_command(newest['rejected'])}"
         failed += (f"{many(newest['rejected'], 'line')} rejected: {where}",)
     return Look(0, failed)
 
@@ -171,6 +171,17 @@ def _name(row: Row) -> str:
 
 def _rejected(to: Door, name: str) -> str:
     return f"{plain(name)} was rejected as a whole: see {to.paths.spool}/rejected"
+
+
+def _by_command(rejected: int) -> str:
+    """Which of so many rejected lines it has named: nobody else keeps them."""
+    from syncd.cli.tally import KEPT, NAMED
+
+    if rejected <= NAMED:
+        return "them"
+    return f"the first {NAMED}, with --json " + (
+        "all of them" if rejected <= KEPT else f"the first {count(KEPT)}"
+    )
 
 
 def _in_spool(to: Door, folder: str, name: str) -> bool:

@@ -165,9 +165,12 @@ def test_a_name_that_is_too_long_stops_no_other_line_of_its_file(
     assert [row["workflow_run_id"] for row in rows(tmp_path)] == ["r1", "r3"]
 
 
-def test_many_rejected_lines_do_not_flood_the_terminal(tmp_path: Path) -> None:
-    """Twenty are shown and the rest counted; --json has them all."""
-    content = "nonsense\n" * 30
+@pytest.mark.parametrize(("rejected", "kept"), [(30, 30), (1010, 1000)])
+def test_many_rejected_lines_do_not_flood_the_terminal(
+    tmp_path: Path, rejected: int, kept: int
+) -> None:
+    """Twenty are shown and the rest counted; --json has a thousand."""
+    content = "nonsense\n" * rejected
 
     shown = syncd("enqueue", "--file", "-", "--format", "jsonl", folder=tmp_path, input=content)
     whole = syncd(
@@ -175,9 +178,9 @@ def test_many_rejected_lines_do_not_flood_the_terminal(tmp_path: Path) -> None:
     )
 
     assert len(shown.stderr.splitlines()) == 21
-    assert shown.stderr.splitlines()[-1] == "… and 10 lines more"
+    assert shown.stderr.splitlines()[-1] == f"… and {rejected - 20} lines more"
     counts = json.loads(whole.stdout)
-    assert len(counts["rejected"]) == counts["rejected_count"] == 30
+    assert (len(counts["rejected"]), counts["rejected_count"]) == (kept, rejected)
     assert counts["rejected"][0]["line"] == 1
     assert whole.stderr == ""
 

@@ -167,9 +167,21 @@ def test_wait_names_what_will_not_arrive(tmp_path: Path) -> None:
     assert found.stderr == DOWN
 
 
-def test_an_old_batch_is_found_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rejected", "told"),
+    [
+        (1, "1 line rejected: `syncd enqueue` has named them"),
+        (21, "21 lines rejected: `syncd enqueue` has named the first 20, with --json all of them"),
+        (
+            1001,
+            "1,001 lines rejected: `syncd enqueue` has named the first 20,"
+            " with --json the first 1,000",
+        ),
+    ],
+)
+def test_an_old_batch_is_found_by_its_name(tmp_path: Path, rejected: int, told: str) -> None:
     """Whatever has been handed in since; with the lines of it that are no patches."""
-    content = '{"workflow_run_id":"r1","name":"x"}\nnonsense\n'
+    content = '{"workflow_run_id":"r1","name":"x"}\n' + "nonsense\n" * rejected
     syncd("enqueue", "--file", "-", "--format", "jsonl", folder=tmp_path, input=content)
     with sqlite3.connect(database(tmp_path)) as db:
         db.executemany(
@@ -183,7 +195,7 @@ def test_an_old_batch_is_found_by_its_name(tmp_path: Path) -> None:
 
     assert found.returncode == 1
     assert "patch 1 for r1 is discarded by an operator" in found.stdout
-    assert "1 line rejected: `syncd enqueue` has named them" in found.stdout
+    assert found.stdout.endswith(f"\n{told}\n")
 
 
 def test_a_batch_is_awaited_until_its_file_is_filed(tmp_path: Path) -> None:
