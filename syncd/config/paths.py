@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.config.keys import SOCKET_PATH_BYTES, Config
+from syncd.config.rules import as_toml
 from syncd.errors import ConfigError
+
+
+class NoPlace(ConfigError):
+    """The environment does not say where to keep anything; no settings file has to do with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,11 @@ def _state_directory(environ: Mapping[str, str]) -> Path:
         return Path(xdg, "syncd")
     if (home := environ.get("HOME", "") or _home_of_user()).startswith("/"):
         return Path(home, ".local/state/syncd")
-    raise ConfigError(["no place to keep state: set $STATE_DIRECTORY, $XDG_STATE_HOME or $HOME"])
+    names = ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME")
+    relative = [f"${name} = {as_toml(environ[name])}" for name in names if environ.get(name)]
+    if relative:
+        raise NoPlace([f"no place to keep state: {', '.join(relative)}: must be an absolute path"])
+    raise NoPlace(["no place to keep state: set $STATE_DIRECTORY, $XDG_STATE_HOME or $HOME"])
 
 
 def _first_absolute(directories: str) -> Path | None:

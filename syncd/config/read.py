@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from syncd.config.keys import KEYS, SECTIONS, Config, Key
-from syncd.config.paths import locate
+from syncd.config.paths import NoPlace, locate
 from syncd.config.rules import as_toml, hidden
 from syncd.errors import ConfigError
 
@@ -63,6 +63,8 @@ def parse(mapping: Mapping[str, object], environ: Mapping[str, str], source: str
     errors += _contradictions(config, given)
     try:
         locate(config, environ)
+    except NoPlace as error:
+        raise ConfigError([*errors, *error.errors]) from error
     except ConfigError as error:
         raise ConfigError([*errors, *(f"{source}: {line}" for line in error.errors)]) from error
     if errors:

@@ -46,6 +46,22 @@ def test_the_state_directory(environ: dict[str, str], state: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        ({"HOME": "here"}, '$HOME = "here": must be an absolute path'),
+        (
+            {"HOME": "here", "XDG_STATE_HOME": "there"},
+            '$XDG_STATE_HOME = "there", $HOME = "here": must be an absolute path',
+        ),
+    ],
+)
+def test_where_nothing_can_be_kept_no_settings_file_is_blamed(
+    environ: dict[str, str], why: str
+) -> None:
+    assert error_of({}, environ) == f"no place to keep state: {why}"
+
+
 def test_paths_that_are_set_are_taken_as_they_are() -> None:
     config = Config(store=Store(path="/srv/s.db"), control=Control(socket="/run/x.sock"))
 
