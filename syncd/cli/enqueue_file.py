@@ -57,7 +57,8 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
             _name_rejects(course)
             _count_the_others(tally)
         what = "stopped" if isinstance(error, Stopped) else tally.why
-        told = f"{tally.name}: {what} ({so_far(tally)})"
+        where = tally.name if path == "-" else plain(path)
+        told = f"{where}: {what} ({so_far(tally)})"
         if isinstance(error, SyncdError):
             raise SyncdError(told) from error
         click.echo(f"syncd: {told}", err=True)

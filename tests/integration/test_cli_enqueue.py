@@ -282,14 +282,22 @@ def test_a_fifo_is_read_to_its_end(tmp_path: Path) -> None:
     assert found.stdout == "accepted 1 patch as batch a.json\n"
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    """What, where, why."""
-    found = syncd("enqueue", "--file", "missing.csv", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("missing.csv", "No such file or directory"),
+        ("no/such/folder/a.csv", "No such file or directory"),
+        (".csv", "Is a directory"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path, path: str, why: str) -> None:
+    """What, where as it was given, why."""
+    (tmp_path / ".csv").mkdir()
+
+    found = syncd("enqueue", "--file", path, "--format", "csv", folder=tmp_path)
 
     assert found.returncode == 1
-    assert found.stderr == (
-        "syncd: missing.csv: cannot be opened: No such file or directory (nothing was accepted)\n"
-    )
+    assert found.stderr == f"syncd: {path}: cannot be opened: {why} (nothing was accepted)\n"
 
 
 @pytest.mark.parametrize(
