@@ -25,7 +25,7 @@ NUMBERS = (
 # What is nought everywhere would push the rest off a narrow screen.
 _COLUMNS = (
     Column("BATCH", least=12, late=True),
-    Column("DONE", right=True),
+    Column("SETTLED", right=True),
     Column("PATCHES", right=True),
     Column("WAITING", right=True, spare=5),
     Column("DELIVERED", right=True, spare=4),
@@ -45,6 +45,7 @@ _COLUMNS = (
 def batches_command(*, limit: int, as_json: bool, config_path: str | None) -> None:
     """Progress of the files taken in, newest first.
 
+    SETTLED is how much of what was taken in waits no more: delivered, dead or discarded.
     "refused" is one of which nothing was taken, "cut" one of which the rest will not come.
     """
     found = first_of(limit, readers_door(config_path).lines("batches", {"limit": limit + 1}))
@@ -55,14 +56,14 @@ def batches_command(*, limit: int, as_json: bool, config_path: str | None) -> No
 def _cells(line: bytes, now: float) -> list[object]:
     batch = json.loads(line)
     numbers = [count(batch[name]) for name in NUMBERS]
-    return [batch["name"], _done(batch), *numbers, ago(batch["created_at"], now)]
+    return [batch["name"], _settled(batch), *numbers, ago(batch["created_at"], now)]
 
 
-def _done(batch: dict[str, Any]) -> str:
+def _settled(batch: dict[str, Any]) -> str:
     if batch["taken_at"] is None:
         return "taking"
     if batch["refused"] is not None and not batch["accepted"]:
         return "refused"
     settled = batch["accepted"] - batch["waiting"]
-    done = f"{100 * settled // batch['accepted'] if batch['accepted'] else 100}%"
-    return f"cut, {done}" if batch["refused"] is not None else done
+    share = f"{100 * settled // batch['accepted'] if batch['accepted'] else 100}%"
+    return f"cut, {share}" if batch["refused"] is not None else share

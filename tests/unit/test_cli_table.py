@@ -122,14 +122,14 @@ def test_what_is_counted_of_a_patch_has_the_name_and_the_number_that_it_has_in_j
     assert {"ATTEMPTS", "FAILURES"} <= {column.title for column in _ALL}
 
 
-@pytest.mark.parametrize("room", [20, 30, 40, 60])
+@pytest.mark.parametrize("room", [20, 33, 40, 60])
 @pytest.mark.usefixtures("terminal")
 def test_a_file_name_is_whole_in_batches_for_as_long_as_there_is_room(
     monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     """`wait --batch` wants it. What can be spared goes, and that is said."""
     monkeypatch.setenv("COLUMNS", str(room))
-    values = {"DONE": "100%", "BEGUN": "3 h 12 min ago"}
+    values = {"SETTLED": "100%", "BEGUN": "3 h 12 min ago"}
     values |= dict.fromkeys(("PATCHES", "WAITING", "DELIVERED"), "1,000")
     lost: list[str] = []
 
@@ -144,7 +144,7 @@ def test_a_file_name_is_whole_in_batches_for_as_long_as_there_is_room(
     whole = ["orders-1.jsonl", "orders-22.jsonl", "may.csv"]
     narrow = ["orders-1.js…", "orders-22.j…", "may.csv"]
     assert [line.split()[0] for line in lines[1:]] == (whole if room > 20 else narrow)
-    assert max(map(width, lines)) <= max(room, len("orders-22.j…  DONE  PATCHES"))
+    assert max(map(width, lines)) <= max(room, len("orders-22.j…  SETTLED  PATCHES"))
     assert cut.startswith("customer-ex")
     assert cut.split()[0].endswith("…")
     assert lost == ["something"] * 2
@@ -155,11 +155,11 @@ def test_a_file_name_is_whole_in_batches_for_as_long_as_there_is_room(
 def test_batches_with_trouble_fit_60_columns(
     rare: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is trouble stays; what the share that is done tells too may go."""
+    """What is trouble stays; what the share that is settled tells too may go."""
     monkeypatch.setenv("COLUMNS", "60")
     values = {
         "BATCH": "customer-export-2026-11-24.jsonl",
-        "DONE": "refused",
+        "SETTLED": "refused",
         "BEGUN": "3 h 12 min ago",
         **dict.fromkeys(("PATCHES", "WAITING", "DELIVERED", *rare), "12,345"),
     }
@@ -167,7 +167,7 @@ def test_batches_with_trouble_fit_60_columns(
     lines = list(table(_COLUMNS, [[values.get(column.title, "0") for column in _COLUMNS]]))
 
     assert max(map(width, lines)) <= 60
-    assert {"BATCH", "DONE", "PATCHES", *rare} <= {*lines[0].split()}
+    assert {"BATCH", "SETTLED", "PATCHES", *rare} <= {*lines[0].split()}
 
 
 @pytest.mark.usefixtures("terminal")
