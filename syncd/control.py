@@ -50,7 +50,7 @@ class Control:
         self._relay = relay
         self._gate = gate
         self._status = status
-        self._readers = Readers(store, relay, sending)
+        self._readers = Readers(store, relay, sending, lambda: self.attended)
         self._sending = sending
         self._at_work = AtWork()
         self.attended: set[int] = set()

@@ -1,7 +1,7 @@
 """What is read over the control socket: rows in parts as they are found, why and plan."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 import structlog
@@ -24,10 +24,17 @@ NDJSON = "application/x-ndjson"
 class Readers:
     """Answers who only looks: many rows in parts, and not too many such answers at once."""
 
-    def __init__(self, store: Store, relay: Relay, sending: Callable[[], Sending]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        relay: Relay,
+        sending: Callable[[], Sending],
+        attended: Callable[[], Collection[int]],
+    ) -> None:
         self._store = store
         self._relay = relay
         self._sending = sending
+        self._attended = attended
         self._places = asyncio.Semaphore(MAX_READERS)
 
     def routes(self) -> list[web.RouteDef]:
@@ -74,8 +81,10 @@ class Readers:
                 )
             case "batches":
                 name, limit = ask.get("name"), _limit(ask.get("limit"), read.LIMIT)
+                attended = frozenset(self._attended())
                 return await self._stream(
-                    request, lambda db: read.batches(db, name=name, limit=limit)
+                    request,
+                    lambda db: read.batches(db, name=name, limit=limit, attended=attended),
                 )
             case what:
                 raise web.HTTPNotFound(text=f"nothing to read called {what}")

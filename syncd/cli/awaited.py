@@ -5,18 +5,20 @@ was; of a run or of all there is only since the wait began: what was discarded b
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from syncd.cli.door import Door, Query, read_row
-from syncd.cli.printing import count, many, plain
+from syncd.cli.printing import count, many, plain, seconds_since, span
 from syncd.cli.status import current
 from syncd.errors import SyncdError
 
 ROWS = 1000  # looked at in one go
 ANY_NUMBER = 1 << 62  # discarded ones: those that newer patches have made up for are among them
+SILENT_S = 5.0  # of a batch, before a word is said of it: its command may only just have begun
 NAMED = 20  # patches that will not arrive, by name
 
 Row = dict[str, Any]
@@ -36,6 +38,8 @@ class Look:
     """Something has been delivered: it is not that there was nothing at all to wait for."""
     superseded: bool = False
     """It is one patch that will not go: newer ones of its run have set all of it."""
+    note: str | None = None
+    """What explains that it goes on, and nobody else can tell."""
 
     @property
     def goes_on(self) -> bool:
@@ -102,7 +106,7 @@ def look_at_batch(name: str, to: Door, _: float) -> Look:
         raise SyncdError(f"no batch of the name {plain(name)}: look with `syncd batches`")
     moving = newest["waiting"] - newest["held"]
     if newest["closed_at"] is None:  # more of it may come; a killed command is found out later
-        return Look(moving, files=1)
+        return Look(moving, files=1, note=_unattended(newest))
     by_command = newest["source"] == "enqueue"
     taken = newest["accepted"] + newest["duplicates"]
     if newest["refused"] is not None and not taken and not by_command:
@@ -171,6 +175,20 @@ def _name(row: Row) -> str:
 
 def _rejected(to: Door, name: str) -> str:
     return f"{plain(name)} was rejected as a whole: see {to.paths.spool}/rejected"
+
+
+def _unattended(batch: Row) -> str | None:
+    """No command is known to hand in the rest. One that writes into the file may be there yet."""
+    from syncd.store.accept import ABANDONED_S
+
+    silent_s = seconds_since(batch.get("unattended_since"), time.time())
+    if silent_s is None or silent_s < SILENT_S:
+        return None
+    return (
+        f"no command is known to hand in the rest of {plain(batch['name'])}: unless more comes, it"
+        f" is given up {ABANDONED_S:.0f} s after its last sign of life, which was"
+        f" {span(silent_s)} ago"
+    )
 
 
 def _by_command(rejected: int) -> str:

@@ -93,6 +93,7 @@ def _wait(to: Door, at: At, deadline: float | None) -> tuple[Look | None, bool]:
             seen = at(here, begun)
             ended = not seen.goes_on
             why = [] if ended and not seen.failed else [*explanations(status, goes_on=not ended)]
+            why += [seen.note] if seen.note else []
         except WentAway as error:  # the daemon is restarted, or stuck: look again
             ended = False
             why = [str(error)] if isinstance(error, Mute) else []

@@ -171,14 +171,25 @@ def runs(
 
 
 def batches(
-    db: sqlite3.Connection, *, name: str | None = None, limit: int | None = LIMIT
+    db: sqlite3.Connection,
+    *,
+    name: str | None = None,
+    limit: int | None = LIMIT,
+    attended: Collection[int] | None = None,
 ) -> Iterator[Row]:
-    """Files taken in, newest first; only those of that name if one is given."""
+    """Files taken in, newest first; only those of that name if one is given.
+
+    Which batches have their command only the daemon knows: `attended` are those, where one runs.
+    """
     given = {"name": name}
     find = "SELECT id FROM batches WHERE :name IS NULL OR name = :name ORDER BY id DESC"
     read = (
         "SELECT f.place, b.id, b.name, b.source, b.accepted, b.duplicates, b.rejected, b.delivered,"
-        "       b.dead, b.discarded, b.created_at, b.taken_at, b.closed_at, b.held, b.refused"
+        "       b.dead, b.discarded, b.created_at, b.taken_at, b.closed_at, b.held, b.refused,"
+        "       CASE WHEN b.source = 'enqueue' AND b.closed_at IS NULL"
+        "            THEN COALESCE((SELECT created_at FROM outbox WHERE id = b.last_id),"
+        "                          b.created_at)"
+        "       END"
         "  FROM temp.found AS f CROSS JOIN batches AS b ON b.id = f.id"
         " WHERE 1"
     )
@@ -201,6 +212,9 @@ def batches(
             "created_at": instant(row[9]),
             "taken_at": instant(row[10]),
             "closed_at": instant(row[11]),
+            "unattended_since": (
+                None if attended is None or row[0] in attended else instant(row[14])
+            ),
         }
 
 

@@ -151,10 +151,22 @@ def test_nor_is_one_whose_command_was_killed_while_no_daemon_ran(
     daemon.database.parent.mkdir(parents=True)
     with closing(open_writer(daemon.database)) as db:
         open_batch(db, "stdin", "enqueue", time.time() - ABANDONED_S - 1.0)
+        open_batch(db, "later", "enqueue", time.time() - ABANDONED_S / 3)
+        open_batch(db, "fresh", "enqueue", time.time() + 60.0)
 
     with daemon.start():
         waited = daemon.syncd("wait", "--batch", "stdin", "--timeout", "15")
+        later = daemon.syncd("wait", "--batch", "later", "--timeout", "0.5")
+        fresh = daemon.syncd("wait", "--batch", "fresh", "--timeout", "0.5")
 
+    told = (
+        "syncd: no command is known to hand in the rest of later: unless more comes, it is given up"
+        f" {ABANDONED_S:.0f} s after its last sign of life, which was "
+    )
+    assert (later.returncode, fresh.returncode) == (124, 124)
+    assert later.stderr.startswith(told)
+    assert "\n" not in later.stderr[len(told) : later.stderr.index(" ago\n")]
+    assert fresh.stderr == "syncd: the time is up: 1 file to go\n"
     assert waited.returncode == 1
     assert "`syncd enqueue` has ended before the file did" in waited.stdout
 
@@ -172,6 +184,7 @@ def test_files_of_one_name_at_once_are_batches_of_their_own(daemon: Daemon) -> N
 
     assert (second["accepted"], second["closed_at"] is None) == (1, False)
     assert still_open["closed_at"] is None
+    assert still_open["unattended_since"] is None
     assert whole["id"] == still_open["id"]
     assert (whole["accepted"], whole["closed_at"] is None) == (1200, False)
     assert whole["refused"] is None

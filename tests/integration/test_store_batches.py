@@ -1,6 +1,7 @@
 """Batches: what became of the patches of each, newest first."""
 
 from stores import (
+    Wall,
     dead,
     delivered,
     part,
@@ -37,6 +38,25 @@ async def test_a_batch_tells_what_became_of_its_patches(store: Store) -> None:
         "closed_at": "2026-02-09T12:00:00.000Z",
     }
     assert part(row, expected) == expected
+
+
+async def test_a_batch_without_its_command_tells_its_last_sign_of_life(
+    store: Store, wall: Wall
+) -> None:
+    """Only where a daemon runs, which knows which commands are there; and until it is closed."""
+    opened = [await store.open_batch("f", "enqueue") for _ in range(4)]
+    *_, attended, closed = [place.batch_id for place in opened]
+    await store.open_batch("f", "spool")
+    await store.close_batch(closed)
+    wall.now += 30.0
+    await store.accept([Patch("r", "n")], opened[0])
+
+    found = await store.read(lambda db: list(read.batches(db, attended=[attended])))
+    unknown = await store.read(lambda db: list(read.batches(db)))
+
+    begun, grown = "2026-02-09T12:00:00.000Z", "2026-02-09T12:00:30.000Z"
+    assert [row["unattended_since"] for row in found] == [None, None, None, begun, grown]
+    assert {row["unattended_since"] for row in unknown} == {None}
 
 
 async def test_batches_come_newest_first(store: Store) -> None:
