@@ -22,8 +22,11 @@ from yarl import URL
 
 from syncd import __version__
 from syncd.core.answer import NoReply, NotSent, Reply
+from syncd.core.redaction import Redaction
 
 MAX_ANSWER_BYTES = 16 << 20
+READ_AT_ONCE_BYTES = 64 << 10  # a longer one is looked through while others go on
+MESSAGE_CHARACTERS = 240
 KEEPALIVE_S = 15.0
 
 
@@ -48,7 +51,7 @@ class Api:
 
     The token goes into one header of requests to `base_url` and nowhere else: redirects are not
     followed, proxies from the environment are not used, and an answer that shows it (the error page
-    of somebody between) comes without it.
+    of somebody between), in whichever spelling, comes without it.
     """
 
     def __init__(
@@ -100,9 +103,21 @@ class Api:
         return await self._ask("GET", run_id, None)
 
     async def _ask(self, method: str, run_id: str, body: bytes | None) -> Reply | NoReply | NotSent:
-        deadline, cut = self._loop.time() + self._timeout_s, None
+        """The one way in for whatever is said here of an answer: without the token."""
         try:
             credentials = self._current_credentials()
+        except ValueError as error:
+            return _no_reply(error, self._timeout_s, sent=False)
+        answer = await self._answer(method, run_id, body, credentials)
+        if isinstance(answer, Reply) and len(answer.body) > READ_AT_ONCE_BYTES:
+            return await asyncio.to_thread(credentials.removed_from, answer)
+        return credentials.removed_from(answer)
+
+    async def _answer(
+        self, method: str, run_id: str, body: bytes | None, credentials: "_Credentials"
+    ) -> Reply | NoReply | NotSent:
+        deadline, cut = self._loop.time() + self._timeout_s, None
+        try:
             request = self._request(method, run_id, body, credentials)
             connection, protocol = await self._connected()
             try:
@@ -119,7 +134,7 @@ class Api:
                 return answer
             connection.release()
             # Where only the end of the connection ends an answer, the cut has ended it too soon.
-            return _timed_out(self._timeout_s) if cut.made else credentials.removed_from(answer)
+            return _timed_out(self._timeout_s) if cut.made else answer
         except _Shut:
             return NotSent()
         except (
@@ -159,20 +174,28 @@ class Api:
 
 
 class _Credentials:
-    """The token, as it is sent and as it is looked for in answers."""
+    """The token, as it is sent and as it is left out of answers."""
 
     def __init__(self, token: str) -> None:
         self.token = token
         self.header = _lines(("Authorization", f"Bearer {token}"))
-        self._bytes = token.encode()
+        self._redaction = Redaction(token)
 
-    def removed_from(self, reply: Reply) -> Reply:
-        """The reply as it may be kept."""
-        if self._bytes not in reply.body and self.token not in (reply.request_id or ""):
-            return reply
-        body = reply.body.replace(self._bytes, b"<token>")
-        request_id = reply.request_id and reply.request_id.replace(self.token, "<token>")
-        return Reply(reply.status, body, reply.retry_after, request_id, reply.date)
+    def removed_from(self, answer: Reply | NoReply | NotSent) -> Reply | NoReply | NotSent:
+        """The answer as it may be kept and shown."""
+        match answer:
+            case Reply():
+                headers = (answer.retry_after, answer.request_id, answer.date)
+                shown = f"{answer.retry_after} {answer.request_id} {answer.date}".encode()
+                if not self._redaction.may_be_in(b" ".join((answer.body, shown))):
+                    return answer
+                left = tuple(text and self._redaction.of(text) for text in headers)
+                return Reply(answer.status, self._redaction.of_bytes(answer.body), *left)
+            case NoReply(cause, message, ambiguous):
+                # Shortened last: half of a token would not be found.
+                return NoReply(cause, self._redaction.of(message)[:MESSAGE_CHARACTERS], ambiguous)
+            case NotSent():
+                return answer
 
 
 class _Cut:
@@ -318,7 +341,8 @@ def _no_reply(error: BaseException, timeout_s: float, *, sent: bool) -> NoReply:
         case aiohttp.ServerConnectionError() | ssl.SSLError() | OSError():
             return NoReply("reset", f"the connection broke: {_plain(error)}", ambiguous=True)
         case _:
-            return NoReply("protocol", f"not HTTP: {_plain(error)}", ambiguous=True)
+            said = _QUOTED.split(_plain(error), maxsplit=1)[0]
+            return NoReply("protocol", f"not HTTP: {said}", ambiguous=True)
 
 
 def _unreached(
@@ -344,8 +368,12 @@ def _reason(cause: Exception) -> str:
             return _plain(cause)
 
 
+# What the parser shows of an answer it has shortened itself, and what came in pieces is not whole.
+_QUOTED = re.compile(r""":? b?['"]""")
 _OF_OPENSSL = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$")
 
 
 def _plain(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    # aiohttp's parser puts a status of ours in front, as if it were a server's.
+    text = error.message if isinstance(error, HttpProcessingError) else str(error)
+    return " ".join(text.split()) or type(error).__name__

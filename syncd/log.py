@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
+from syncd.core.redaction import Redaction
 from syncd.core.repeats import Repeats
 
 LINE_BYTES = 48 * 1024 - 4  # journald splits a longer line; the priority and the line end count
@@ -47,7 +48,7 @@ REPEATING: Mapping[str, tuple[tuple[str, ...], int]] = {
 }
 
 # Rotation brings new tokens; the one before may still be in an error under way.
-_secrets: deque[str] = deque(maxlen=4)
+_secrets: deque[tuple[str, Redaction]] = deque(maxlen=4)
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -100,9 +101,9 @@ def set_level(level: str) -> None:
 
 
 def redact(secret: str) -> None:
-    """Have "<token>" written instead of `secret`, wherever in a line it turns up."""
-    if secret and secret not in _secrets:
-        _secrets.append(secret)
+    """Have "<token>" written instead of `secret`, wherever in a line it turns up, and however."""
+    if secret and all(secret != known for known, _ in _secrets):
+        _secrets.append((secret, Redaction(secret)))
 
 
 def summarise(*, start_over: bool = False) -> None:
@@ -196,8 +197,7 @@ def _json_with_priority(logger: Any, method: str, event: _Event) -> str:
 def _json(logger: Any, method: str, event: _Event) -> str:
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     line = _dumps({**first, **structlog.processors.format_exc_info(logger, method, event)})
-    leaky = any(orjson.dumps(secret)[1:-1] in line for secret in _secrets)
-    if leaky:
+    if any(redaction.of_bytes(line) is not line for _, redaction in _secrets):
         line = orjson.dumps(_map_texts(orjson.loads(line), _without_secrets))
     if len(line) > LINE_BYTES:
         line = _cut(orjson.loads(line))
@@ -248,8 +248,8 @@ def _shortened(value: Any, size: int) -> Any:
 
 
 def _without_secrets(text: str) -> str:
-    for secret in _secrets:
-        text = text.replace(secret, "<token>")
+    for _, redaction in _secrets:
+        text = redaction.of(text)
     return text
 
 

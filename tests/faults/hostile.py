@@ -2,8 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from syncd.api import Api, Endpoint
 
@@ -46,6 +47,23 @@ async def hostile(answering: Answering, *, tls: ssl.SSLContext | None = None) ->
         for task in talks:
             task.cancel()
         await asyncio.gather(*talks, return_exceptions=True)
+
+
+@contextmanager
+def hostile_meanwhile(answering: Answering) -> Iterator[str]:
+    """The same, for a test that is not asynchronous."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    serving = hostile(answering)
+    url = asyncio.run_coroutine_threadsafe(serving.__aenter__(), loop).result(10.0)
+    try:
+        yield url
+    finally:
+        asyncio.run_coroutine_threadsafe(serving.__aexit__(None, None, None), loop).result(10.0)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10.0)
+        loop.close()
 
 
 @asynccontextmanager

@@ -1,16 +1,18 @@
 """What must not get out does not: the token, and what is said to whom."""
 
 import asyncio
+import json
 import os
 import resource
 import ssl
 import subprocess
 import time
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hostile import answer, hostile, speaking_to
+from hostile import answer, hostile, hostile_meanwhile, speaking_to
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import PATIENCE_S, Daemon, start_sandbox, syncd
@@ -34,6 +36,46 @@ EVERYTHING = ",".join(
 
 # The token
 
+IN_JSON = "".join(f"\\u{ord(one):04x}" for one in SECRET)
+IN_ADDRESS = SECRET.replace("-", "%2D").replace("_", "%5F")
+IN_BASE64 = b64encode(f"Bearer {SECRET}".encode()).decode().rstrip("=")
+IN_UTF16 = SECRET.encode("utf-16-le")
+ESCAPED = f'{{"code": "X{IN_JSON}", "message": "no {IN_JSON}", "requestId": "{IN_JSON}"}}'.encode()
+
+# What is said to a request for the run of this name, by a vendor that repeats what it was sent.
+ECHOES = {
+    "status_line": f"{SECRET} 200 OK\r\n\r\n".encode(),
+    "status": f"HTTP/1.1 {SECRET} OK\r\n\r\n".encode(),
+    "no_header": f"HTTP/1.1 200 OK\r\n{SECRET}\r\n\r\n".encode(),
+    "header": f"HTTP/1.1 200 OK\r\nAuthorization : Bearer {SECRET}\r\n\r\n".encode(),
+    "control": f"HTTP/1.1 200 OK\r\nX-Echo: \0Bearer {SECRET}\r\n\r\n".encode(),
+    "shortened": f"HTTP/1.1 200 OK\r\nX: {SECRET * 400}\r\n\r\n".encode(),
+    "length": f"HTTP/1.1 200 OK\r\nContent-Length: {SECRET}\r\n\r\n".encode(),
+    "chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}\r\n".encode(),
+    "code": answer(ESCAPED, "503 Later", f"x-extend-request-id: {IN_ADDRESS}"),
+    "dead": answer(ESCAPED, "400 Bad Request", f"x-extend-request-id: {IN_ADDRESS}"),
+    "address": answer(IN_ADDRESS.encode(), "503 Later", f"Retry-After: {SECRET}"),
+    "base64": answer(IN_BASE64.encode(), "400 Bad Request"),
+    "utf16": answer(IN_UTF16, "400 Bad Request"),
+    "cached": answer(
+        b'{"object": "workflow_run", "id": "cached", "name": "%b"}' % IN_JSON.encode()
+    ),
+}
+SHAPES = [
+    # The half of it tells enough.
+    *(shape[: len(shape) // 2].encode() for shape in (SECRET, IN_JSON, IN_ADDRESS)),
+    *(IN_BASE64[10:40].encode(), IN_UTF16, json.dumps(IN_UTF16.decode())[1:-1].encode()),
+]
+
+
+async def echo_by_run(head: bytes, writer: asyncio.StreamWriter) -> None:
+    """Say what belongs to the run that is asked for; to any other that it is well."""
+    run = head.split(b" ")[1].rpartition(b"/")[2].decode()
+    well = answer(f'{{"object": "workflow_run", "id": "{run}"}}'.encode())
+    writer.write(ECHOES.get(run, well))
+    if run in ECHOES and ECHOES[run].endswith(b"\r\n"):
+        writer.close()  # what is not HTTP is not gone on with
+
 
 def places(daemon: Daemon) -> dict[str, bytes]:
     """Everything that the daemon has written, shown or is shown by the system, by its place."""
@@ -44,10 +86,24 @@ def places(daemon: Daemon) -> dict[str, bytes]:
     }
     for name in ("cmdline", "environ"):
         found[f"/proc/PID/{name}"] = Path(f"/proc/{daemon.pid}/{name}").read_bytes()
-    for command in ("status", "status --json", "list --json", "batches", "check", "runs --json"):
+    for command in (
+        *("status", "status --json", "list --json --limit 999", "batches", "check", "runs --json"),
+        *("show cached --json", "why dead", "why utf16 --json", "why status_line"),
+    ):
         told = daemon.syncd(*command.split())
         found[f"syncd {command}"] = (told.stdout + told.stderr).encode()
     return found
+
+
+def answered(daemon: Daemon) -> set[str]:
+    """The runs of which an answer is written down."""
+    return {
+        run
+        for (run,) in daemon.rows(
+            "SELECT workflow_run_id FROM lanes UNION SELECT workflow_run_id FROM outbox"
+            " WHERE state IN ('dead', 'delivered')"
+        )
+    }
 
 
 def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
@@ -56,7 +112,10 @@ def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(SECRET + "\n")
     file.chmod(0o600)
-    with start_sandbox(tmp_path, "--faults", EVERYTHING, "--seed", "3") as sandbox:
+    with (
+        start_sandbox(tmp_path, "--faults", EVERYTHING, "--seed", "3") as sandbox,
+        hostile_meanwhile(echo_by_run) as url,
+    ):
         sandbox.change(token=SECRET)
         daemon = Daemon(
             tmp_path,
@@ -74,7 +133,17 @@ def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline, sandbox.stats()["faults"]
                 time.sleep(0.1)
             daemon.kill()
+            daemon.configure(
+                url,
+                api={"timeout_s": 5.0, "token_file": str(file)},
+                retry={"base_s": 0.01, "cap_s": 0.05},
+                log={"level": "debug"},
+            )
             daemon.start()
+            daemon.insert(*[(run, "name", None) for run in ECHOES])
+            while unanswered := set(ECHOES) - answered(daemon):
+                assert time.monotonic() < deadline, unanswered
+                time.sleep(0.02)
             daemon.configure("http://192.0.2.1", api={"token_file": str(file)})
             os.kill(daemon.pid, 1)  # a reload that is refused
             while "daemon.reload_refused" not in daemon.log():
@@ -84,7 +153,9 @@ def test_the_token_is_nowhere_to_be_seen(tmp_path: Path) -> None:
 
             assert any(path.endswith("-wal") for path in seen)
             assert "relay.deferred" in daemon.log()
-            assert [place for place, text in seen.items() if SECRET.encode() in text] == []
+            assert b"no <token>" in seen["syncd list --json --limit 999"]
+            assert b'"name":"<token>"' in seen["syncd show cached --json"].replace(b": ", b":")
+            assert [(place, one) for place in seen for one in SHAPES if one in seen[place]] == []
 
 
 def test_a_daemon_leaves_no_core(tmp_path: Path) -> None:

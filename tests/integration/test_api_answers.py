@@ -109,6 +109,49 @@ async def test_an_answer_that_shows_the_token_comes_without_it() -> None:
     assert TOKEN not in repr(reply)
 
 
+async def test_a_header_alone_that_shows_the_token_comes_without_it() -> None:
+    async with recording(headers={"x-extend-request-id": TOKEN}) as (url, _), client(url) as it:
+        reply = await it.update("r", b"{}")
+
+    assert isinstance(reply, Reply)
+    assert (reply.body, reply.request_id) == (b'{"id":"r"}', "<token>")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "{} 200 OK",
+        "HTTP/1.1 {} OK",
+        "HTTP/1.1 200 OK\r\n{}",
+        "HTTP/1.1 200 OK\r\nAuthorization : Bearer {}",
+        "HTTP/1.1 200 OK\r\nContent-Length: {}",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nX-Echo: \0Bearer {}",
+        f"HTTP/1.1 200 OK\r\nX-Echo: {400 * TOKEN}",
+    ],
+)
+async def test_of_what_is_not_http_nothing_is_quoted(head: str) -> None:
+    """The parser quotes it, but shortens what it quotes: half of the token would be kept."""
+    refused = await no_reply(saying(f"{head.format(TOKEN)}\r\n\r\n".encode()))
+
+    assert refused.message.startswith("not HTTP: ")
+    assert len(refused.message) > len("not HTTP: ")
+    assert TOKEN[:6] not in refused.message
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+async def test_an_answer_comes_without_the_token_however_it_is_written_there(size: int) -> None:
+    escaped = "".join(f"\\u{ord(one):04x}" for one in TOKEN)
+    body = f'{{"id":"r","name":"{escaped}","x":"{"y" * size}"}}'.encode()
+    echo = {"x-extend-request-id": TOKEN.replace("-", "%2D"), "Retry-After": f"after {TOKEN}"}
+    async with recording(body=body, headers=echo) as (url, _), client(url) as it:
+        reply = await it.update("r", b"{}")
+
+    assert isinstance(reply, Reply)
+    assert reply.body == b'{"id":"r","name":"<token>","x":"%b"}' % (b"y" * size)
+    assert (reply.request_id, reply.retry_after) == ("<token>", "after <token>")
+
+
 async def test_a_compressed_answer_is_unpacked() -> None:
     packed = gzip.compress(b'{"id":"r"}')
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"

@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE_MODULES = {
     *(
         "abc",
+        "base64",
         "bisect",
         "collections",
         "contextlib",

@@ -205,6 +205,21 @@ def test_a_token_with_signs_that_json_escapes_is_struck_out(written: Written) ->
     assert event["value"] == "x <token> y"
 
 
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_the_token_is_struck_out_however_it_is_written(format: str) -> None:
+    """As a library may quote it that was given bytes, an address or UTF-16."""
+    log.redact(SECRET)
+    out = io.StringIO()
+    log.setup(format=format, stream=out)
+
+    spelled = ["".join(way.format(one, ord(one)) for one in SECRET) for way in ("{}\0", "%{1:02x}")]
+    structlog.get_logger().info("a.b", text=f"-{repr(SECRET)[1:-1]}-", spelled=spelled)
+
+    line = out.getvalue()
+    assert line.count("<token>") == 3
+    assert "-<token>-" in line
+
+
 def test_a_token_like_a_piece_of_json_does_not_break_the_line(written: Written) -> None:
     log.redact(":")
     log.redact("7")
