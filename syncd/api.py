@@ -279,7 +279,7 @@ async def _exchange(protocol: ResponseHandler, request: bytes, cut: _Cut) -> Rep
     return Reply(
         head.code,
         body,
-        _text(head.headers.get("Retry-After")),
+        _text(", ".join(head.headers.getall("Retry-After", ())) or None),
         _text(head.headers.get("x-extend-request-id")),
         _text(head.headers.get("Date")),
     )

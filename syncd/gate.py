@@ -18,7 +18,6 @@ from syncd.core import backoff, breaker, pace, window
 from syncd.core.breaker import Breaker, Cause, Position, Probe
 from syncd.core.minute import Minute
 from syncd.core.outcome import (
-    MAX_RETRY_AFTER_S,
     Confirmed,
     LockedOut,
     Outcome,
@@ -26,6 +25,7 @@ from syncd.core.outcome import (
     Trouble,
     Unavailable,
 )
+from syncd.core.retry_after import MAX_RETRY_AFTER_S
 
 log = structlog.get_logger()
 
@@ -310,6 +310,9 @@ class Gate:
         self, run_id: str, outcome: Unavailable, now: float, *, probe: bool, again: bool
     ) -> None:
         asked = outcome.retry_after_s
+        if outcome.disregarded is not None:
+            meaning = "neither seconds nor a date: taken for no Retry-After"
+            log.warning("gate.disregarded", retry_after=outcome.disregarded, meaning=meaning)
         if outcome.throttled:
             pause = UNASKED_PAUSE_S if asked is None else asked
             log.info("gate.throttled", pause_s=round(pause, 3))

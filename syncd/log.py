@@ -28,6 +28,7 @@ TEXT_SIZES = (8000, 1000, 100)  # characters left of each text in a line that wa
 # The keys that make two of an event different things, and the lines each may have in five minutes.
 REPEATING: Mapping[str, tuple[tuple[str, ...], int]] = {
     "gate.throttled": ((), 1),
+    "gate.disregarded": ((), 1),
     "gate.blocked": (("reason",), 1),
     "gate.shut": (("cause",), 3),
     "gate.open": (("cause",), 3),

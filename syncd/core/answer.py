@@ -14,7 +14,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     status: int
     body: bytes
     retry_after: str | None = None
-    """The Retry-After header as sent."""
+    """The Retry-After header as sent; several are one list."""
     request_id: str | None = None
     """The x-extend-request-id header."""
     date: str | None = None

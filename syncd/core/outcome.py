@@ -6,15 +6,12 @@ later again.
 """
 
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 import msgspec
 
+from syncd.core import retry_after
 from syncd.core.answer import NoReply, Reply, Run, VendorError, error_in, run_in
-
-MAX_RETRY_AFTER_S = 86_400.0  # a longer one is taken for a mistake
 
 
 class Blame(StrEnum):
@@ -71,6 +68,8 @@ class Unavailable:
     """A sign that fewer requests at once would help."""
     ambiguous: bool = False
     """The request may have been applied."""
+    disregarded: str | None = None
+    """What it said about when, and is not obeyed."""
 
 
 Outcome = Confirmed | Refused | LockedOut | Unavailable
@@ -138,13 +137,17 @@ def _failure(answer: Reply, now: float) -> Outcome:
         case Blame.PATCH | Blame.RUN:
             return Refused(trouble)
         case Blame.SERVER:
+            asked = retry_after.asked_for(
+                answer.retry_after, retry_after.instant(answer.date) or now
+            )
             throttled = answer.status == 429 or error.code == "RATE_LIMIT_EXCEEDED"
             return Unavailable(
                 trouble,
-                retry_after_s=retry_after_s(answer.retry_after, instant(answer.date) or now),
+                retry_after_s=asked.seconds,
                 throttled=throttled,
                 overloaded=throttled or answer.status in _OVERLOAD_STATUSES,
                 ambiguous=answer.status >= 500 or answer.status == 408,
+                disregarded=asked.disregarded,
             )
 
 
@@ -176,28 +179,3 @@ def lockout(code: str | None) -> str:
 
 def _refusal(status: int) -> Blame:
     return Blame.RUN if status in _RUN_STATUSES else Blame.PATCH
-
-
-def retry_after_s(header: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After asks for, in both its forms; None if there is none to obey."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:12]), MAX_RETRY_AFTER_S)
-    until = instant(text)
-    return None if until is None else min(max(0.0, until - now), MAX_RETRY_AFTER_S)
-
-
-def instant(http_date: str | None) -> float | None:
-    """An HTTP date as seconds since the epoch; None for what is none.
-
-    One that names no zone is UTC, as HTTP has it, and never this machine's own.
-    """
-    if http_date is None:
-        return None
-    try:
-        at = parsedate_to_datetime(http_date)
-        return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -13,8 +13,9 @@ from torture import SHAPES, VALUES, damage, damaged, filled, nested
 from syncd.core.answer import Reply, error_in, run_in
 from syncd.core.fold import Waiting, fold
 from syncd.core.mend import mended
-from syncd.core.outcome import Blame, Confirmed, Refused, Trouble, classify, instant, retry_after_s
+from syncd.core.outcome import Blame, Confirmed, Refused, Trouble, classify
 from syncd.core.patch import Invalid, Patch, check, fit, parse
+from syncd.core.retry_after import asked_for, instant
 from syncd.formats import Format, Kind, Unreadable, read
 
 ANSWERS: tuple[bytes, ...] = (
@@ -165,7 +166,7 @@ def test_an_answer_with_a_few_wrong_bytes_too(value: object, changes: list, stat
 @given(st.text() | st.from_regex(r"[+-]?[0-9]{1,400}(\.[0-9]+)?", fullmatch=True))
 def test_a_retry_after_is_seconds_of_a_day_at_most_or_none(header: str) -> None:
     for now in (0.0, 1.7e9):
-        seconds = retry_after_s(header, now)
+        seconds = asked_for(header, now).seconds
         assert seconds is None or 0.0 <= seconds <= 86_400.0
     instant(header)
 
@@ -192,6 +193,6 @@ def test_a_retry_after_is_seconds_of_a_day_at_most_or_none(header: str) -> None:
     ],
 )
 def test_a_strange_date_is_no_exception(header: str) -> None:
-    seconds = retry_after_s(header, 1.7e9)
+    seconds = asked_for(header, 1.7e9).seconds
 
     assert seconds is None or 0.0 <= seconds <= 86_400.0

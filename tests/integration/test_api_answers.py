@@ -97,6 +97,15 @@ async def test_what_the_headers_tell_is_kept() -> None:
     assert reply.date is not None
 
 
+async def test_of_a_header_that_comes_twice_both_values_are_kept() -> None:
+    head = b"HTTP/1.1 429 X\r\nRetry-After: 2\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n"
+    async with talking(saying(head)) as url, client(url) as it:
+        reply = await it.update("r", b"{}")
+
+    assert isinstance(reply, Reply)
+    assert reply.retry_after == "2, 9"
+
+
 async def test_an_answer_that_shows_the_token_comes_without_it() -> None:
     """The error page of a proxy may repeat the request's headers."""
     page = f"<html>Authorization: Bearer {TOKEN}</html>".encode()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -22,10 +23,8 @@ from gating import (
 )
 
 from syncd.core.breaker import Probe
-from syncd.core.outcome import (
-    MAX_RETRY_AFTER_S,
-    Outcome,
-)
+from syncd.core.outcome import Outcome
+from syncd.core.retry_after import MAX_RETRY_AFTER_S
 from syncd.gate import UNASKED_PAUSE_S
 
 # Retry-After
@@ -72,6 +71,21 @@ async def test_a_retry_after_outlives_a_restart_but_never_by_more_than_is_believ
     assert await entered(a_gate(closed_for_s=30.0)) == 30.0
     forever = a_gate(closed_for_s=1e9, started=now() - 10.0)
     assert await entered(forever, 2 * MAX_RETRY_AFTER_S) == 30.0 + MAX_RETRY_AFTER_S
+
+
+@in_virtual_time
+async def test_a_retry_after_that_is_not_obeyed_is_told_and_waited_for_as_if_there_were_none() -> (
+    None
+):
+    gate = a_gate(started=-10.0)
+    await gate.enter()
+    told_at = now()
+    with structlog.testing.capture_logs() as logged:
+        gate.leave("r", replace(too_fast(), disregarded="soon"), probe=False)
+
+    assert told_at + UNASKED_PAUSE_S <= await entered(gate) < told_at + 2 * UNASKED_PAUSE_S
+    (told,) = [line for line in logged if line["event"] == "gate.disregarded"]
+    assert (told["retry_after"], told["log_level"]) == ("soon", "warning")
 
 
 @in_virtual_time

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from syncd import attempt, fence, gate, lanes, relay, settler
-from syncd.core import backoff, breaker, fold, outcome, pace, plan, schedule, settlement, window
+from syncd.core import (
+    backoff,
+    breaker,
+    fold,
+    outcome,
+    pace,
+    plan,
+    retry_after,
+    schedule,
+    settlement,
+    window,
+)
 from syncd.core.answer import Run
 from syncd.core.outcome import Blame, Confirmed, Refused, Unavailable
 from syncd.core.settlement import Dead
@@ -141,7 +152,7 @@ def deferred_drifts(bug: Patch) -> None:
 
 def forget_retry_after(bug: Patch) -> None:
     """The header is not read."""
-    bug.setattr(outcome, "retry_after_s", lambda header, now: None)
+    bug.setattr(retry_after, "asked_for", lambda header, now: retry_after.RetryAfter())
 
 
 def forget_retry_after_at_restart(bug: Patch) -> None:
