@@ -311,7 +311,7 @@ class Gate:
     ) -> None:
         asked = outcome.retry_after_s
         if outcome.disregarded is not None:
-            meaning = "neither seconds nor a date: taken for no Retry-After"
+            meaning = "neither seconds nor a date, or over a day: taken for no Retry-After"
             log.warning("gate.disregarded", retry_after=outcome.disregarded, meaning=meaning)
         if outcome.throttled:
             pause = UNASKED_PAUSE_S if asked is None else asked

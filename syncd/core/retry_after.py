@@ -19,7 +19,7 @@ class RetryAfter:
     seconds: float | None = None
     """None: there is none to obey."""
     disregarded: str | None = None
-    """What is not obeyed, because it cannot be understood."""
+    """What is not obeyed: neither a number nor a date, or too far ahead to be meant."""
 
 
 def asked_for(header: str | None, now: float) -> RetryAfter:
@@ -39,9 +39,11 @@ def _seconds(value: str, now: float) -> float | None:
         whole, rest = number["whole"], number["rest"] or ""
         # Rounded up: too early is refused once more.
         seconds = float(whole[:12]) + bool(rest.strip("0"))
-        return min(seconds, MAX_RETRY_AFTER_S)
-    until = instant(value)
-    return None if until is None else min(max(0.0, until - now), MAX_RETRY_AFTER_S)
+    elif (until := instant(value)) is not None:
+        seconds = max(0.0, until - now)
+    else:
+        return None
+    return seconds if seconds <= MAX_RETRY_AFTER_S else None
 
 
 def instant(http_date: str | None) -> float | None:

@@ -253,11 +253,12 @@ def test_what_the_server_asked_for_is_kept(status: int) -> None:
     assert (outcome.retry_after_s, outcome.disregarded) == (17.0, None)
 
 
-def test_what_it_asks_for_in_no_form_that_there_is_can_be_told() -> None:
-    outcome = classify(error(429, retry_after="in a while"), RUN_ID, NOW)
+@pytest.mark.parametrize("mistake", ["in a while", "99999999999999999999999"])
+def test_what_it_cannot_have_meant_is_not_obeyed_and_can_be_told(mistake: str) -> None:
+    outcome = classify(error(429, retry_after=mistake), RUN_ID, NOW)
 
     assert isinstance(outcome, Unavailable)
-    assert (outcome.retry_after_s, outcome.disregarded) == (None, "in a while")
+    assert (outcome.retry_after_s, outcome.disregarded) == (None, mistake)
 
 
 def test_a_date_is_measured_by_the_servers_own_clock_where_it_tells_it() -> None:
