@@ -81,7 +81,8 @@ _CREDENTIALS_STATUSES = frozenset({401, 402, 403})
 _LATER_STATUSES = frozenset({408, 409, 421, 425, 429})
 _OVERLOAD_STATUSES = frozenset({429, 503, 504})
 
-# The vendor's documented codes (error-codes page, 2026-02-09) that say more than their status.
+# The vendor's documented codes (error-codes page, 2026-02-09) that say more than their status does
+# below 500.
 _REMOVED = "ENDPOINT_REMOVED"
 _BLAME_BY_CODE = {
     "UNAUTHORIZED": Blame.CREDENTIALS,
@@ -163,9 +164,11 @@ def _blame(status: int, error: VendorError) -> Blame:
         if error.retryable:
             return Blame.SERVER
         return by_code if by_code not in (None, Blame.SERVER) else _refusal(status)
+    if status >= 500:
+        return Blame.SERVER  # who has failed is not believed about what others have done wrong
     if by_code is not None:
         return by_code
-    if status < 400 or status >= 500 or status in _LATER_STATUSES:
+    if status < 400 or status in _LATER_STATUSES:
         return Blame.SERVER
     return _refusal(status)
 

@@ -117,6 +117,21 @@ def test_a_code_that_names_the_blame_stands_even_if_it_is_not_retryable() -> Non
     assert blame_of(error(422, code="NOT_FOUND", retryable=False)) is Blame.RUN
 
 
+@pytest.mark.parametrize(
+    "code", ["NOT_FOUND", "UNAUTHORIZED", "USAGE_BLOCKED", "ENDPOINT_REMOVED", "INVALID_REQUEST"]
+)
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_server_that_fails_blames_nobody_else_by_a_code(status: int, code: str) -> None:
+    """A proxy that has lost what is behind it may say NOT_FOUND; no patch is parked for that."""
+    assert blame_of(error(status, code=code)) is Blame.SERVER
+    assert blame_of(error(status, error={"code": code})) is Blame.SERVER
+
+
+def test_a_server_that_fails_and_is_sure_of_it_is_believed() -> None:
+    assert blame_of(error(500, code="NOT_FOUND", retryable=False)) is Blame.RUN
+    assert blame_of(error(500, code="ENDPOINT_REMOVED", retryable=False)) is Blame.CREDENTIALS
+
+
 @given(
     fields=st.dictionaries(
         st.sampled_from(["code", "message", "retryable", "error", "success"]),
