@@ -15,7 +15,7 @@ def flaws(db: sqlite3.Connection) -> Iterator[str]:
     """
     db.execute("BEGIN")
     try:
-        yield from _damage(db)
+        yield from damaged(db)
         yield from miscounts(db)
     finally:
         db.execute("ROLLBACK")
@@ -38,12 +38,13 @@ def damage(db: sqlite3.Connection, most: int) -> list[str]:
     ]
 
 
-def _damage(db: sqlite3.Connection) -> Iterator[str]:
-    found = damage(db, SHOWN)
-    yield from (f"damaged: {text}" for text in found)
+def damaged(db: sqlite3.Connection) -> list[str]:
+    """What is wrong but for the counters, and what to do about it: for every schema version."""
+    found = [f"damaged: {text}" for text in damage(db, SHOWN)]
     if found:
         path = db.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
-        yield recovery(path)
+        found.append(recovery(path))
+    return found
 
 
 def miscounts(db: sqlite3.Connection) -> Iterator[str]:

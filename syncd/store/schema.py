@@ -28,6 +28,8 @@ APPLICATION_ID = 0x73796E63  # "sync": `file` and `check` know the database by i
 
 NOT_YET = "{}: no database here yet: start `syncd run` or enqueue a patch"
 NOT_OURS = "{}: not a database of syncd: name another file in store.path"
+NEWER = "{}: schema version {} is newer than this syncd, which knows {}: upgrade syncd"
+OLDER = "{}: schema version {}: the next `syncd run` brings it to {}, which this syncd reads"
 GROUP_MODES = {"none": 0o600, "read": 0o640, "write": 0o660}
 
 
@@ -74,8 +76,11 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the database for reading only. Raises StoreError where there is none to read."""
+def open_reader(path: Path, *, also_older: bool = False) -> sqlite3.Connection:
+    """Open the database for reading only. Raises StoreError where there is none to read.
+
+    One of an older schema is none, unless `also_older`: only a writer brings it up to date.
+    """
     there = is_there(path)
     if why := log_left(path):
         raise StoreError(f"{path}: {why}")
@@ -94,18 +99,15 @@ def open_reader(path: Path) -> sqlite3.Connection:
             db, found = _opened(path, "mode=ro&immutable=1")
         except SQLITE_ERRORS:
             raise known or error from error
-    if found != newest():
+    if found != newest() and not (also_older and 0 < found < newest() and _is_ours(db)):
         tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        application = db.execute("PRAGMA application_id").fetchone()[0]
+        ours = _is_ours(db)
         db.close()
         if not tables:
             raise StoreError(NOT_YET.format(path))
-        if application != APPLICATION_ID:
+        if not ours:
             raise StoreError(NOT_OURS.format(path))
-        raise StoreError(
-            f"{path}: schema version {found}, this syncd reads {newest()}: "
-            "run the syncd that the daemon runs"
-        )
+        raise StoreError((OLDER if found < newest() else NEWER).format(path, found, newest()))
     return db
 
 
@@ -131,7 +133,7 @@ def locked(path: Path, patience_s: float) -> StoreBusy | None:
 def _opened(path: Path, how: str) -> tuple[sqlite3.Connection, int]:
     db = _connect(f"{path.absolute().as_uri()}?{how}")
     try:
-        return db, _version(db)
+        return db, version(db)
     except BaseException:
         db.close()
         raise
@@ -178,21 +180,22 @@ def _set_mode(path: Path, group_access: str | None) -> None:
                 file.chmod(mode)
 
 
-def _version(db: sqlite3.Connection) -> int:
+def version(db: sqlite3.Connection) -> int:
+    """The schema version of the database."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
+def _is_ours(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
+
+
 def _settle_in(db: sqlite3.Connection, path: Path) -> None:
-    found = _version(db)
+    found = version(db)
     tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    if tables and application != APPLICATION_ID:
+    if tables and not _is_ours(db):
         raise StoreError(NOT_OURS.format(path))
     if found > newest():
-        raise StoreError(
-            f"{path}: schema version {found} is newer than this syncd, which knows {newest()}: "
-            "upgrade syncd"
-        )
+        raise StoreError(NEWER.format(path, found, newest()))
     if tables and path.stat().st_size <= LOOKED_THROUGH_BYTES:
         for damage in integrity.damage(db, 1):
             raise StoreError(f"{path}: damaged: {damage}: {recovery(str(path))}")
@@ -227,7 +230,7 @@ def _migrate(db: sqlite3.Connection, number: int, script: str) -> None:
     """Take the schema to a version, unless somebody else has done so meanwhile."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        if _version(db) < number:
+        if version(db) < number:
             for statement in _statements(script):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {number}")

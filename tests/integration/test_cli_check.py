@@ -13,6 +13,8 @@ from threading import Thread
 import pytest
 from processes import Sandbox, environment, start_sandbox, syncd
 
+from syncd.store import schema
+
 
 def check(folder: Path, *options: str, **variables: str) -> tuple[int, dict[str, tuple[str, str]]]:
     """Exit code, and what was found: {subject: (level, message)}."""
@@ -164,6 +166,28 @@ def test_a_counter_that_is_wrong_is_found(tmp_path: Path) -> None:
 
     assert code == 1
     assert "the counter of pending says 7, there are 1" in found["database"][1]
+
+
+def test_a_schema_that_the_next_start_brings_up_to_date_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upgrade, before the start. Readers cannot read it yet, and say what changes that."""
+    path, scripts = tmp_path / "state/syncd/syncd.db", schema._migrations()
+    with monkeypatch.context() as older:
+        older.setattr(schema, "_migrations", lambda: scripts[:-1])
+        schema.open_writer(path).close()
+    brought = f"schema version {len(scripts) - 1}: the next `syncd run` brings it to {len(scripts)}"
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t")
+    listed = syncd("list", folder=tmp_path)
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    _, after = check(tmp_path, SYNCD_API__TOKEN="t")
+
+    assert code == 0
+    assert found["database"] == ("ok", f"{path}: sound, {brought}")
+    assert listed.returncode == 1
+    assert f"{path}: {brought}" in listed.stderr
+    assert after["database"] == ("ok", f"{path}: sound, schema version {len(scripts)}")
 
 
 def test_who_keeps_the_database_locked_is_told(tmp_path: Path) -> None:
