@@ -242,7 +242,7 @@ def _patch(row: tuple[Any, ...], in_flight: Collection[int]) -> Row:
         "state": "in_flight" if row[4] == "pending" and row[0] in in_flight else row[4],
         "attempts": row[5],
         "next_attempt_at": instant(row[6]),
-        "last_error": _error(row[7] or lane_error),
+        "last_error": _newer(_error(row[7]), _error(lane_error)),
         "batch": row[8],
         "created_at": instant(row[9]),
         "delivered_at": instant(row[10]) if row[4] == "delivered" else None,
@@ -254,6 +254,13 @@ def _patch(row: tuple[Any, ...], in_flight: Collection[int]) -> Row:
         "failures": row[15] or 0,
         "suspect_until": instant(row[18]),
     }
+
+
+def _newer(own: Row | None, of_lane: Row | None) -> Row | None:
+    """The last error of a patch that was refused, then retried, may be one of its run."""
+    if own is None or of_lane is None:
+        return own or of_lane
+    return of_lane if (of_lane["at"] or "") >= (own["at"] or "") else own
 
 
 def _error(text: str | None) -> Row | None:

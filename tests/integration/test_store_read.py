@@ -158,6 +158,33 @@ async def test_a_row_carries_what_the_contract_names(store: Store, wall: Wall) -
     assert part(row, expected) == expected
 
 
+async def test_the_last_error_of_a_patch_is_the_newer_of_its_own_and_its_runs(
+    store: Store, wall: Wall
+) -> None:
+    """A retried patch keeps the answer that has parked it, until there is another."""
+    await fill(store, ("r", "{}"))
+
+    async def error() -> tuple[str, str]:
+        (row,) = await decoded(store)
+        return row["state"], row["last_error"]["code"]
+
+    shown = []
+    for settlement in (deferred("r", 1, due_at=NOON + 60), dead("r", 1)):
+        await store.settle([settlement])
+        wall.now += 1
+    shown.append(await error())
+    await store.operate("retry", Selection(ids=(1,)), in_flight=())
+    shown.append(await error())
+    await store.settle([deferred("r", 1, due_at=NOON + 60)])
+    shown.append(await error())
+
+    assert shown == [
+        ("dead", "INVALID_REQUEST"),
+        ("pending", "INVALID_REQUEST"),
+        ("pending", "http_503"),
+    ]
+
+
 async def test_trouble_comes_first_and_the_newest_of_it_before_the_older(store: Store) -> None:
     await one_of_each(store)
 
