@@ -49,6 +49,8 @@ async def operate(
         wanted, run = touched.first is not None, touched.first and touched.first[1]
     if not (wanted and relay.ask_at_once(run)):
         return Done(touched, wanted)
+    if run is not None and touched.first and touched.first[2]:  # it is tried now, if no other is
+        touched.touched, touched.waiting = touched.touched + 1, touched.waiting - 1
     return Done(touched, wanted, asked=True, asked_with=run)
 
 

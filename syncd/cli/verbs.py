@@ -151,10 +151,7 @@ def _operate(
     if run is not None and not _is_known(to, run, touched):
         click.echo(f"syncd: no patch for run {plain(run)}: look with `syncd list`", err=True)
         return 1
-    done = touched["touched"] + touched["superseded"]
-    if verb == "retry" and _is_probed(touched):  # there was nothing else to be done for them
-        done += touched["waiting"]
-    return 1 if done < len(set(ids)) else 0
+    return 1 if touched["touched"] + touched["superseded"] < len(set(ids)) else 0
 
 
 def _stopped(verb: Verb, touched: dict[str, Any], heard: Heard, *, as_json: bool) -> int:
@@ -189,18 +186,28 @@ def _left_alone(
     from syncd.store.verbs import STATES
 
     none = not touched["touched"] and not touched["in_flight"]
+    tried = _tried(before, touched)
     for patch_id, patch in before.items():
         if patch is None:
             yield f"no patch {patch_id}: look with `syncd list`"
         elif patch["state"] not in (*STATES[verb], "in_flight"):
             yield f"patch {patch_id} is {patch['state']}: {verb} is not for it"
-        elif verb != "retry" or patch["state"] != "pending" or _is_probed(touched):
+        elif verb != "retry" or patch["state"] != "pending" or patch_id == tried:
             continue
         elif none or (seconds_since(patch["next_attempt_at"], asked_at) or 0.0) >= 0:
             goes = _goes(touched["daemon"])
             yield (
                 f"patch {patch_id} is pending: nothing to retry{goes}: see `syncd why {patch_id}`"
             )
+
+
+def _tried(before: dict[int, dict[str, Any] | None], touched: dict[str, Any]) -> int | None:
+    """The patch for which the API is asked at once: the oldest that is named of that run."""
+    run = touched["asked_with"]
+    its = (
+        i for i, patch in before.items() if patch is not None and patch["workflow_run_id"] == run
+    )
+    return min(its, default=None)
 
 
 def _goes(daemon: dict[str, Any]) -> str:
@@ -223,11 +230,6 @@ def _is_known(to: Door, run: str, touched: dict[str, Any]) -> bool:
         return True
     has_any = next(to.rows("patches", {"run": run, "limit": 1}), None) is not None
     return has_any or to.one("snapshot", {"run": run}) is not None
-
-
-def _is_probed(touched: dict[str, Any]) -> bool:
-    """Whether the API is asked now if sending may go on."""
-    return bool(touched["asked"]) or touched["daemon"]["probe"] == "out"
 
 
 def _refusal(to: Door, patch_id: int) -> str | None:

@@ -41,8 +41,9 @@ class Touched:
     """Left alone, because what newer patches have set cannot be told from their metadata."""
     waiting: int = 0
     """Left as they are: pending and not deferred, so that there was nothing to retry."""
-    first: tuple[int, str] | None = None
-    """Of `retry`: the oldest patch that may go by now, and its run."""
+    first: tuple[int, str, bool] | None = None
+    """Of `retry`: the oldest patch that may go by now, its run, and whether it is one of
+    `waiting`."""
     left_out: dict[int, list[str]] = field(default_factory=dict)
     """By patch: the keys that newer patches have set, which will not be sent."""
     stopped: str | None = None
@@ -86,7 +87,7 @@ def retry(
     touched = Touched()
     newer = _Newer(db, in_flight)
     for row in _youngest_first(_selected(db, selection, STATES["retry"])):
-        before = touched.touched + touched.waiting
+        before, waiting = touched.touched + touched.waiting, touched.waiting
         if row.id in in_flight:
             touched.in_flight += 1
         elif row.state == "dead":
@@ -99,7 +100,7 @@ def retry(
             touched.touched += deferred
             touched.waiting += not deferred
         if touched.touched + touched.waiting > before:
-            touched.first = row.id, row.run
+            touched.first = row.id, row.run, touched.waiting > waiting
     return touched
 
 

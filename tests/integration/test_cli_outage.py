@@ -66,16 +66,26 @@ def test_one_run_that_fails_alone_has_no_end_in_status_nor_in_why(tmp_path: Path
         retried = daemon.syncd("retry", "21")
         while daemon.status()["gate"]["closed_until"] is None:  # until that has failed, too
             pass
+        of_two = daemon.syncd("retry", "19", "20")
+        while daemon.status()["gate"]["closed_until"] is None:
+            pass
         sandbox.change(faults="")
         all_of_it = daemon.syncd("retry", "--all")
         waited = daemon.syncd("wait", "--all", "--timeout", "15")
 
     assert (retried.returncode, retried.stdout, retried.stderr) == (
         0,
-        "retried 0 patches\n"
+        "retried 1 patch\n"
         "the API is failing; it is asked at once, with r19, and what waits goes when it answers"
         " well\n",
         "",
+    )
+    assert of_two.stdout.startswith(
+        "retried 1 patch\nthe API is failing; it is asked at once, with"
+    )
+    assert (of_two.returncode, of_two.stderr) == (
+        1,
+        "syncd: patch 20 is pending: nothing to retry: see `syncd why 20`\n",
     )
     assert "the API is failing; it is asked at once, and what waits" in all_of_it.stdout
     assert waited.returncode == 0, "a minute before the next try and the next probe"

@@ -192,7 +192,7 @@ def test_refused_credentials_are_named_with_the_answer(tmp_path: Path) -> None:
         waited = daemon.syncd("wait", "--patch", str(patch_id), "--timeout", "15")
 
     assert retried.stdout == (
-        "retried 0 patches\n"
+        "retried 1 patch\n"
         "the API does not accept the credentials: see the last error; it is asked at once,"
         " with r, and what waits goes when it answers well\n"
     )
