@@ -64,7 +64,7 @@ class Readers:
             case "patch":
                 patch_id = _whole(ask.get("id"), 0)
                 row = _found(
-                    await self._store.read(lambda db: read.patch(db, patch_id, in_flight)),
+                    await self._store.read(lambda db: read.patch(db, patch_id, now, in_flight)),
                     f"no patch {patch_id} in the outbox",
                 )
             case "snapshot":

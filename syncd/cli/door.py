@@ -105,7 +105,7 @@ class Door:
                 case "patches":
                     rows = read.patches(db, now, **given)
                 case "patch":
-                    rows = filter(None, [read.patch(db, given["id"])])
+                    rows = filter(None, [read.patch(db, given["id"], now)])
                 case "snapshot":
                     rows = filter(None, [read.snapshot(db, given["run"])])
                 case "runs":

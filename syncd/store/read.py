@@ -112,15 +112,17 @@ def patches(
     fits = wanted.fits(state)
     found.find(db, wanted.patches(state, run, batch), given, limit)
     for row in found.rows(db, f"SELECT f.place, {_PATCH} {_FOUND} WHERE {fits}", given):
-        yield _patch(row[1:], in_flight)
+        yield _patch(row[1:], now, in_flight)
 
 
-def patch(db: sqlite3.Connection, patch_id: int, in_flight: Collection[int] = ()) -> Row | None:
+def patch(
+    db: sqlite3.Connection, patch_id: int, now: float, in_flight: Collection[int] = ()
+) -> Row | None:
     """One patch."""
     row = db.execute(
         f"SELECT {_PATCH} FROM outbox AS o {_BESIDE} WHERE o.id = ?", (patch_id,)
     ).fetchone()
-    return _patch(row, in_flight) if row else None
+    return _patch(row, now, in_flight) if row else None
 
 
 def snapshot(db: sqlite3.Connection, run: str) -> Row | None:
@@ -231,7 +233,8 @@ _BESIDE = (
 _FOUND = f"FROM temp.found AS f CROSS JOIN outbox AS o ON o.id = f.id {_BESIDE}"
 
 
-def _patch(row: tuple[Any, ...], in_flight: Collection[int]) -> Row:
+def _patch(row: tuple[Any, ...], now: float, in_flight: Collection[int]) -> Row:
+    state = "in_flight" if row[4] == "pending" and row[0] in in_flight else row[4]
     lane_error = row[16] if row[17] is not None and row[0] <= row[17] else None
     leaves_out = [("name" if key == NAME else key) for key in json.loads(row[14] or "[]")]
     return {
@@ -239,7 +242,8 @@ def _patch(row: tuple[Any, ...], in_flight: Collection[int]) -> Row:
         "workflow_run_id": row[1],
         "name": row[2],
         "metadata": orjson.Fragment(row[3].encode()) if row[3] is not None else None,
-        "state": "in_flight" if row[4] == "pending" and row[0] in in_flight else row[4],
+        "state": state,
+        "deferred": state == "pending" and row[6] is not None and row[6] > now,
         "attempts": row[5],
         "next_attempt_at": instant(row[6]),
         "last_error": _newer(_error(row[7]), _error(lane_error)),

@@ -61,7 +61,7 @@ def _why(db: sqlite3.Connection, run: str, patch_id: int | None, now: float, liv
     seconds = expected_s(facts, sending, now)
     out = facts.out.patch_ids if facts.out else ()
     return row | {
-        "patch": read.patch(db, patch_id, out),
+        "patch": read.patch(db, patch_id, now, out),
         "causes": [_link(link) for link in chain(facts, sending, now)],
         "place": None if facts.ahead is None else _place(db, facts.ahead),
         "expected_s": None if seconds is None else round(seconds, 1),

@@ -142,6 +142,7 @@ async def test_a_row_carries_what_the_contract_names(store: Store, wall: Wall) -
         "name": "the name",
         "metadata": {"n": 1.0e5},
         "state": "delivered",
+        "deferred": False,
         "attempts": 0,
         "next_attempt_at": None,
         "last_error": None,
@@ -267,6 +268,21 @@ async def test_a_patch_delivered_late_is_listed_with_its_run(store: Store) -> No
     assert await listed(store, run="r") == [2, 1]
 
 
+async def test_a_deferred_patch_is_a_pending_one_and_told_from_the_others(store: Store) -> None:
+    """Until it is due, or in flight."""
+    await fill(store, ("r", "{}"), ("s", "{}"), ("t", "{}"))
+    await store.settle([deferred(run, n, due_at=NOON + 9) for n, run in ((1, "r"), (2, "s"))])
+
+    rows = await decoded(store, state="pending", in_flight=(1,))
+    out = await decoded(store, state="in_flight", in_flight=(1,))
+    due = await store.read(lambda db: read.patch(db, 2, NOON + 9))
+
+    told = [(row["id"], row["state"], row["deferred"]) for row in (*rows, *out)]
+    assert told == [(2, "pending", True), (3, "pending", False), (1, "in_flight", False)]
+    assert due is not None
+    assert not due["deferred"]
+
+
 async def test_patches_of_one_file_are_listed_by_its_name(store: Store) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         batch = (await store.open_batch(name, "spool")).batch_id
@@ -292,9 +308,9 @@ async def test_one_patch_is_shown_as_in_a_list(store: Store) -> None:
 
     rows = await store.read(lambda db: {row["id"]: row for row in read.patches(db, NOON)})
     for patch_id, row in rows.items():
-        alone = await store.read(lambda db, patch_id=patch_id: read.patch(db, patch_id))
+        alone = await store.read(lambda db, patch_id=patch_id: read.patch(db, patch_id, NOON))
         assert read.encode(alone) == read.encode(row)
-    assert await store.read(lambda db: read.patch(db, 99)) is None
+    assert await store.read(lambda db: read.patch(db, 99, NOON)) is None
 
 
 async def test_a_row_is_one_line_whatever_the_layout_of_its_metadata(store: Store) -> None:

@@ -31,7 +31,7 @@ def lanes(store: Store) -> list[tuple[Any, ...]]:
 
 
 async def shown(store: Store, patch_id: int) -> dict[str, Any]:
-    row = await store.read(lambda db: read.patch(db, patch_id))
+    row = await store.read(lambda db: read.patch(db, patch_id, NOON))
     assert row is not None
     return row
 

@@ -3,6 +3,7 @@
 import pytest
 from operating import EVERYTHING, ids, operate, park, sent_next
 from stores import (
+    NOON,
     dead,
     delivered,
     fill,
@@ -24,7 +25,7 @@ async def test_a_retried_patch_goes_without_what_newer_ones_have_set(store: Stor
 
     assert (touched.touched, touched.left_out) == (1, {1: ["a"]})
     assert await sent_next(store) == b'{"metadata":{"b":1.0e5}}'
-    row = await store.read(lambda db: read.patch(db, 1))
+    row = await store.read(lambda db: read.patch(db, 1, NOON))
     assert row is not None
     assert row["leaves_out"] == ["a"]
 

@@ -35,7 +35,7 @@ async def test_retry_gives_dead_patches_another_chance(store: Store) -> None:
     assert await operate(store, "retry", ids(1)) == (1, 0)
 
     assert states(store.path) == {1: "pending", 2: "dead"}
-    row = await store.read(lambda db: read.patch(db, 1))
+    row = await store.read(lambda db: read.patch(db, 1, NOON))
     assert row is not None
     assert (row["reason"], row["settled_at"], row["attempts"]) == (None, None, 1)
     assert row["last_error"] is not None, "until it is delivered, its last answer is of interest"
