@@ -73,7 +73,7 @@ class Settings:
 
     @property
     def suspect_s(self) -> float:
-        """For so long a request without an answer may be applied late."""
+        """For so long a request that failed, but may have arrived, may be applied late."""
         return self.config.delivery.suspect_s or 2 * self.config.api.timeout_s
 
     @property

@@ -92,8 +92,10 @@ class Delivery:
     suspect_s: float = _key(
         0.0,
         rules.number("seconds", least=0, most=DAY_S),
-        "Seconds in which a request that got no answer may still be applied, late. After that its",
-        "run is read back, and repaired if newer values were undone. 0: api.timeout_s twice.",
+        "Seconds in which a request that failed, but may have arrived, may still be applied, late:",
+        "one without an answer, or with a 5xx, a 408 or a 2xx that is not the WorkflowRun. After",
+        "that its run is read back, and repaired if newer values were undone. 0: api.timeout_s",
+        "twice.",
     )
     drain_s: float = _key(
         20.0,

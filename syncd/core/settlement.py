@@ -77,7 +77,7 @@ class Patience:
     max_age_s: float
     """A patch older than this is given up at its next such failure; 0: never."""
     suspect_s: float = 60.0
-    """A request without an answer may be applied for so long."""
+    """A request that failed, but may have arrived, may be applied for so long."""
 
 
 def settlements(

@@ -128,7 +128,7 @@ def _delivered(facts: Facts) -> list[Link]:
         )
     ]
     if facts.watched_until is not None:
-        reason = "a request without an answer may yet set the run back; it is read again"
+        reason = "a request that failed may yet be applied, late; the run is read again"
         links.append(Link(Cause.WATCHED, reason, until=facts.watched_until))
     return links
 

@@ -193,7 +193,7 @@ async def test_a_run_that_a_late_request_may_set_back_is_told_as_watched(tmp_pat
         text = await shown(store, 1)
 
     assert (
-        "  watched      a request without an answer may yet set the run back; it is read\n"
+        "  watched      a request that failed may yet be applied, late; the run is read\n"
         "               again in 60 s\n"
         "  run          nothing waits, cached 0.0 s ago, watched: read again in 60 s\n"
     ) in text
