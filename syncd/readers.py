@@ -10,7 +10,7 @@ from aiohttp import web
 from syncd.core.sending import Live, Sending
 from syncd.errors import SyncdError
 from syncd.relay import Relay
-from syncd.store import Query, Store, plan, read, why
+from syncd.store import Query, Store, StoreMoved, plan, read, why
 
 log = structlog.get_logger()
 
@@ -128,10 +128,15 @@ class Readers:
         ask, now, live = request.query, self._store.now(), self._live()
         if (run := ask.get("run")) is not None:
             row = await self._store.read(lambda db: why.run(db, run, now, live))
-            return _line(_found(row, f"no patch for run {run}"))
-        patch_id = _whole(ask.get("id"), 0)
-        row = await self._store.read(lambda db: why.patch(db, patch_id, now, live))
-        return _line(_found(row, f"no patch {patch_id} in the outbox"))
+        else:
+            patch_id = _whole(ask.get("id"), 0)
+            row = await self._store.read(lambda db: why.patch(db, patch_id, now, live))
+        if row is None:
+            what = f"no patch for run {run}" if run is not None else f"no patch {patch_id}"
+            raise web.HTTPNotFound(text=f"{what} in the outbox")
+        moved = await asyncio.to_thread(self._store.moved)
+        row["daemon"]["moved"] = isinstance(moved, StoreMoved)
+        return _line(row)
 
     async def _plan(self, request: web.Request) -> web.Response:
         now, live = self._store.now(), self._live()

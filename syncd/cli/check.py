@@ -152,7 +152,8 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
         return
     if not is_there(path):
         if _is_up(to):
-            yield Level.FAIL, f"{path}: is not there, though the daemon runs: put it back"
+            what = "is not there, though the daemon runs: put it back, with its -wal"
+            yield Level.FAIL, f"{path}: {what}"
         else:
             yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return

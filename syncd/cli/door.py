@@ -232,8 +232,8 @@ def must_be_there(path: Path) -> None:
 
     if not is_there(path) and is_in_use(path):
         raise SyncdError(
-            f"{path}: is not there, though a process uses it: put it back; if a daemon has just"
-            " been started, try again"
+            f"{path}: is not there, though a process uses it: put it back, with its -wal; if a"
+            " daemon has just been started, try again"
         )
 
 

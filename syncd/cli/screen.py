@@ -7,6 +7,8 @@ import click
 
 from syncd.cli.printing import ago, count, many, next_steps, paragraph, plain, seconds_since, span
 
+PUT_BACK = ("put the database back", "until then nothing is taken in, and nothing resumed")
+
 _COLOURS = {"running": "green", "stopped": "red", "blocked": "red"}  # else yellow
 
 
@@ -132,7 +134,7 @@ def _advice(status: dict[str, Any], start: str) -> Iterator[tuple[str, str]]:
     if not daemon["running"]:
         yield start, "nothing is sent while the daemon is down"
     if daemon.get("moved"):  # one that an upgrade has not restarted yet does not tell
-        yield "put the database back", "until then nothing is taken in, and nothing resumed"
+        yield PUT_BACK
     if daemon["state"] == "paused":
         yield "syncd resume", "sending is paused"
     if daemon["state"] == "blocked":

@@ -20,6 +20,7 @@ from syncd.cli.printing import (
     seconds_since,
     span,
 )
+from syncd.cli.screen import PUT_BACK
 from syncd.cli.status import start_command
 from syncd.errors import SyncdError
 
@@ -270,7 +271,9 @@ def _advice(row: Row) -> Iterator[tuple[str, str]]:
     elif state == "pending":
         if daemon == "stopped":
             yield start_command(), "nothing is sent while the daemon is down"
-        elif daemon == "paused":
+        if row["daemon"].get("moved"):
+            yield PUT_BACK
+        if daemon == "paused":
             yield "syncd resume", "sending is paused"
         elif daemon == "blocked":
             yield "syncd check --online", "is it the token, the account or api.version?"

@@ -37,6 +37,18 @@ def log_left(path: Path) -> str | None:
     return None
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path, None for none; SQLite goes by the same.
+
+    Raises OSError where that cannot be seen: the file may well be there.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def folder_hindrance(folder: Path) -> str | None:
     """Why nothing can be made in the folder, which is made with its parents where missing."""
     for place in (folder, *folder.parents):

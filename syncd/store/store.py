@@ -28,6 +28,7 @@ from syncd.store import (
     watch,
 )
 from syncd.store.accept import Accepted, Place
+from syncd.store.access import identity
 from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreError, StoreMoved, StoreUnavailable, StoreUnseen
 from syncd.store.lane import load_lane
@@ -46,6 +47,7 @@ Connect = Callable[[Callable[[Path], sqlite3.Connection], Path], Awaitable[Conne
 
 SEARCH_STEPS = 10_000  # of SQLite's machine, a millisecond: then it is asked whether to go on
 STEP_PATCHES = 2000  # of a verb in one transaction: a tenth of a second, which producers wait
+ALONE_S = 3.0  # for the one connection on which a file that was moved away can be read
 STEP_PAUSE_S = 0.03  # between two of them, for whoever has waited
 
 
@@ -74,7 +76,8 @@ class Store:
         self._lock = lock
         self._wall = wall
         self._connect = connect
-        self._file = _identity(path)
+        self._file = identity(path)
+        self._alone = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -113,7 +116,7 @@ class Store:
     def moved(self) -> StoreUnavailable | None:
         """Why the file is not known to be at its place any more, if so: it blocks for a moment."""
         try:
-            return None if _identity(self.path) == self._file else StoreMoved(self.path)
+            return None if identity(self.path) == self._file else StoreMoved(self.path)
         except OSError as error:
             return StoreUnseen(self.path, error)
 
@@ -208,9 +211,8 @@ class Store:
 
     async def stay_silent(self, for_s: float) -> None:
         """The server asks for silence, which a restart must not break."""
-        await self._writer.atomic(
-            lambda db: settle.stay_silent(db, self._wall() + for_s, self._wall())
-        )
+        now = self._wall()
+        await self._writer.atomic(lambda db: settle.stay_silent(db, now + for_s, now))
 
     async def closed_for_s(self) -> float:
         """Seconds for which the server's last Retry-After still asks for silence."""
@@ -355,11 +357,25 @@ class Store:
     async def parts(self, query: Query) -> AsyncIterator[NextPart]:
         """Rows of any number as lines of JSON: a call for each next part, empty at the end.
 
-        Delivery never waits for them. Leaving ends a search that still goes on.
+        Delivery never waits for them. Leaving ends a search that goes on, but not one in a file
+        that was moved away: that can be read where it is open, by one at a time.
         """
-        async with self._apart() as connection:
+        moved = await asyncio.to_thread(self.moved)
+        async with self._apart() if moved is None else self._opened(moved) as connection:
             lines = await connection.run(lambda db: map(read.encode, query(db)))
             yield lambda: connection.run(lambda _: found.part_of(lines))
+
+    @asynccontextmanager
+    async def _opened(self, moved: StoreUnavailable) -> AsyncIterator[Connection]:
+        """The connection of short answers. Whoever waits too long for it is told why."""
+        try:
+            await asyncio.wait_for(self._alone.acquire(), ALONE_S)
+        except TimeoutError:
+            raise moved from None
+        try:
+            yield self._onlooker
+        finally:
+            self._alone.release()
 
     @asynccontextmanager
     async def _apart(self) -> AsyncIterator[Connection]:
@@ -382,15 +398,3 @@ class Store:
         finally:
             left = True
             await connection.close()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file is at a path, None for none; SQLite goes by the same.
-
-    Raises OSError where that cannot be seen: the file may well be there.
-    """
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_dev, status.st_ino

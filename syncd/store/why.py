@@ -52,6 +52,7 @@ def _why(db: sqlite3.Connection, run: str, patch_id: int | None, now: float, liv
             "state": sending.state,
             "reason": sending.reason,
             "probe": sending.probe,
+            "moved": False,  # of a daemon that runs: who asks it finds out
             "last_error": read.last_error(db) if sending.by_api else None,
         },
     }

@@ -83,16 +83,21 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
 ) -> None:
     one = '{"workflow_run_id":"moved","name":"x"}\n'
     with start_daemon(tmp_path, sandbox.url) as daemon:
+        daemon.insert(("there", "x", None))
+        daemon.syncd("wait", "--all", "--timeout", "15")
         before = daemon.status()
         away = daemon.database.rename(daemon.database.with_name("moved.db"))
         if instead is not None:
             daemon.database.write_bytes(instead)
-        readers = (("list",), ("batches",), ("runs",), ("wait", "--all", "--timeout", "9"))
+        waits = [("wait", *what, "--timeout", "9") for what in (["--all"], ["--run", "there"])]
+        readers = (("list",), ("batches",), ("runs",), ("why", "1"), *waits)
         looked = [daemon.syncd(*reader) for reader in readers]
+        why = json.loads(daemon.syncd("why", "1", "--json").stdout)["daemon"]
         dropped = daemon.drop("d.jsonl", one)
         refused = [
             daemon.syncd("enqueue", "moved", "--name", "x"),
             daemon.syncd("enqueue", "--file", "-", "--format", "jsonl", input=one),
+            daemon.syncd("discard", "--all"),
         ]
         while len((after := daemon.status())["troubles"]) < 2:
             assert dropped.exists()
@@ -109,7 +114,11 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
     assert checked.returncode == 1
     assert any(line.startswith("FAIL  database") for line in checked.stdout.splitlines())
     moved = f"{daemon.database}: the database was moved or removed"
-    for found in (*refused, *looked):
+    assert [(found.returncode, found.stderr) for found in looked] == [(0, "")] * len(readers)
+    assert "there" in looked[0].stdout
+    assert "there" in looked[2].stdout
+    assert why["moved"]
+    for found in refused:
         assert (found.returncode, found.stdout) == (1, "")
         assert moved in found.stderr
         assert found.stderr.count("\n") == 1
@@ -122,7 +131,7 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
     assert after["troubles"][0].startswith(moved)
     assert after["daemon"]["reason"] == after["troubles"][0]
     assert after["troubles"][1].startswith("the spool waits: ")
-    assert (waited.returncode, healed["outbox"]["delivered"]) == (0, 1)
+    assert (waited.returncode, healed["outbox"]["delivered"]) == (0, 2)
 
 
 def test_a_daemon_that_is_stuck_is_told_from_one_that_is_down(tmp_path: Path) -> None:

@@ -183,6 +183,24 @@ async def test_a_delivered_patch_is_told_with_its_company(tmp_path: Path) -> Non
     assert "  delivered    0.0 s ago, by a request of its own\n" in alone
 
 
+async def test_while_the_database_is_not_in_its_place_it_is_to_be_put_back_first(
+    tmp_path: Path,
+) -> None:
+    """To resume is refused until then."""
+    async with opened(tmp_path / "s.db") as store:
+        await fill(store, ("r", "{}"))
+        live = Live(Sending("paused", "by an operator"), folding=True)
+        row = await store.read(lambda db: why.patch(db, 1, NOON, live))
+
+    assert row is not None
+    row["daemon"]["moved"] = True
+    steps = page(read_row(read.encode(row)), NOON)[-2:]
+    assert [step.split("   ")[0].strip() for step in steps] == [
+        "put the database back",
+        "syncd resume",
+    ]
+
+
 async def test_a_run_that_a_late_request_may_set_back_is_told_as_watched(tmp_path: Path) -> None:
     async with opened(tmp_path / "s.db") as store:
         await fill(store, ("r", "{}"))
