@@ -1,6 +1,7 @@
 """`syncd show` and `syncd runs`: the WorkflowRuns as the vendor last sent them."""
 
 import json
+import shlex
 import time
 
 import click
@@ -28,7 +29,7 @@ def show_command(*, run: str, only_metadata: bool, as_json: bool, config_path: s
     if found is None:
         raise SyncdError(
             f"no snapshot of {plain(run)}: nothing was delivered to it yet; look with"
-            " `syncd list --run`"
+            f" `syncd list --run {plain(shlex.quote(run))}`"
         )
     if only_metadata:
         click.echo(_run_in(found).get("metadata", b"null"))

@@ -249,14 +249,14 @@ def test_a_full_output_is_one_line_and_what_was_done_holds(tmp_path: Path) -> No
 
 def test_show_names_the_run_it_does_not_know(tmp_path: Path) -> None:
     """A run that was never answered has no snapshot."""
-    syncd("enqueue", "run_1", "--name", "x", folder=tmp_path)
+    syncd("enqueue", "run 1", "--name", "x", folder=tmp_path)
 
-    found = syncd("show", "run_1", folder=tmp_path)
+    found = syncd("show", "run 1", folder=tmp_path)
 
     assert found.returncode == 1
     assert found.stderr == DOWN + (
-        "syncd: no snapshot of run_1: nothing was delivered to it yet; look with"
-        " `syncd list --run`\n"
+        "syncd: no snapshot of run 1: nothing was delivered to it yet; look with"
+        " `syncd list --run 'run 1'`\n"
     )
 
 
