@@ -56,6 +56,16 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), f"{cmd_name}_command")
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Where click names no command for what is wrong, it is the one that was called."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            called = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if error.ctx is None and called is not None:
+                error.ctx = click.Context(called, parent=ctx, info_name=called.name)
+            raise
+
 
 @click.group(
     cls=Commands,

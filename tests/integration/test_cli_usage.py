@@ -10,7 +10,7 @@ import pytest
 from commands import enqueue
 from processes import Sandbox, environment, start_daemon, syncd
 
-from syncd.cli import main
+from syncd.cli import COMMANDS, main
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ from syncd.cli import main
         (["enqueue", "r", "--set", "a"], "must be KEY=VALUE"),
         (["enqueue", "r", "--metadata", "[1]"], "must be a JSON object"),
         (["enqueue", "--file", "-"], "say --format"),
+        (["list", "--run"], "'--run' requires an argument"),
         (["enqueue", "--file", "a.csv", "--name", "x"], "leave the rest out"),
         (["sandbox", "--faults", "rain=1"], "rain"),
     ],
@@ -56,7 +57,8 @@ def test_wrong_usage_is_one_line_and_2(
     assert found.out == ""
     assert found.err.count("\n") == 1
     assert complaint in found.err
-    assert "--help" in found.err
+    named = f"syncd {arguments[0]}" if arguments[0] in COMMANDS else "syncd"
+    assert found.err.endswith(f": see `{named} --help`\n")
 
 
 @pytest.mark.parametrize(
