@@ -169,6 +169,7 @@ class Control:
             {
                 "touched": touched.touched,
                 "in_flight": touched.in_flight,
+                "newer_in_flight": touched.newer_in_flight,
                 "superseded": touched.superseded,
                 "unclear": touched.unclear,
                 "waiting": touched.waiting,

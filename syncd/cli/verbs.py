@@ -25,6 +25,7 @@ Operation = Callable[[Any], Any]  # a Store -> an awaitable
 NAMED = 20  # patches whose state is looked at, to say why nothing was done
 # What a daemon that an upgrade has not restarted yet does not tell.
 _UNTOLD = {
+    "newer_in_flight": 0,
     "waiting": 0,
     "stopped": None,
     "wanted": True,
@@ -242,10 +243,13 @@ def _refusal(to: Door, patch_id: int) -> str | None:
 
 def _said(verb: Verb, touched: dict[str, Any]) -> Iterator[str]:
     yield f"{_DONE[verb]} {many(touched['touched'], 'patch')}"
-    if touched["in_flight"]:
+    newer = touched["newer_in_flight"]
+    if out := touched["in_flight"] - newer:
+        yield f"{many(out, 'patch')} left alone: in flight now; try again"
+    if newer:
         yield (
-            f"{many(touched['in_flight'], 'patch')} left alone:"
-            " in flight now, or newer ones with the same keys are; try again"
+            f"{many(newer, 'patch')} left alone: newer patches with the same keys are in flight"
+            " now; try again"
         )
     if touched["superseded"]:
         yield (
@@ -302,6 +306,7 @@ def _by_file(to: Door, verb: Verb, asked: dict[str, Any], heard: Heard) -> dict[
     return {
         "touched": touched.touched,
         "in_flight": touched.in_flight,
+        "newer_in_flight": touched.newer_in_flight,
         "superseded": touched.superseded,
         "unclear": touched.unclear,
         "waiting": touched.waiting,

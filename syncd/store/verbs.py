@@ -34,7 +34,9 @@ class Touched:
 
     touched: int = 0
     in_flight: int = 0
-    """Left alone, because a request is out with them, or with a newer patch of the same keys."""
+    """Left alone, because a request is out with them …"""
+    newer_in_flight: int = 0
+    """… or, for so many of those, with a newer patch of the same keys."""
     superseded: int = 0
     """Discarded instead: newer patches have set all that they would."""
     unclear: int = 0
@@ -53,6 +55,7 @@ class Touched:
         """Another step of the same verb."""
         self.touched += more.touched
         self.in_flight += more.in_flight
+        self.newer_in_flight += more.newer_in_flight
         self.superseded += more.superseded
         self.unclear += more.unclear
         self.waiting += more.waiting
@@ -200,6 +203,7 @@ def _give_back(
             own = keys_of(name, metadata)
             if own & newer.keys_in_flight(row):  # set by it, or refused: nobody knows yet
                 touched.in_flight += 1
+                touched.newer_in_flight += 1
                 return
             set_since = own & newer.keys_since(row)
         except ValueError:  # what it would undo cannot be told: it goes by `force` only

@@ -210,7 +210,9 @@ class Older(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer({"touched": 3, "in_flight": 0, "superseded": 0, "unclear": 0, "left_out": {}})
+        out, newer = (3, 1) if "discard" in self.path else (0, 0)
+        left = {"in_flight": out} | ({"newer_in_flight": newer} if newer else {})
+        self._answer({"touched": 3, **left, "superseded": 0, "unclear": 0, "left_out": {}})
 
     def address_string(self) -> str:
         return "unix"
@@ -234,7 +236,13 @@ def test_commands_of_an_upgrade_work_with_the_daemon_from_before(tmp_path: Path)
         threading.Thread(target=older.serve_forever, args=(0.01,)).start()
         waited = syncd("wait", "--all", folder=tmp_path)
         retried = syncd("retry", "--all", folder=tmp_path)
+        left_alone = syncd("discard", "--all", folder=tmp_path).stdout
         older.shutdown()
 
     assert (waited.returncode, waited.stdout, waited.stderr) == (0, "delivered\n", "")
     assert (retried.returncode, retried.stdout, retried.stderr) == (0, "retried 3 patches\n", "")
+    assert left_alone == (
+        "discarded 3 patches\n"
+        "2 patches left alone: in flight now; try again\n"
+        "1 patch left alone: newer patches with the same keys are in flight now; try again\n"
+    )

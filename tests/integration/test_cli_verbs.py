@@ -38,6 +38,7 @@ def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:
     assert json.loads(released.stdout) == {
         "touched": 1,
         "in_flight": 0,
+        "newer_in_flight": 0,
         "superseded": 0,
         "unclear": 0,
         "waiting": 0,

@@ -128,6 +128,7 @@ async def test_the_operators_verbs_do_what_they_say(asking: Asking) -> None:
     assert retried == {
         "touched": 1,
         "in_flight": 0,
+        "newer_in_flight": 0,
         "superseded": 0,
         "unclear": 0,
         "waiting": 0,

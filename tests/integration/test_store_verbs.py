@@ -178,11 +178,16 @@ async def test_a_verb_touches_the_states_that_it_is_for_and_no_others(
 
 
 async def test_patches_in_flight_are_left_alone_and_counted(store: Store) -> None:
-    await fill(store, ("r", "{}"), ("r", "{}"), ("s", "{}"))
+    """Apart from those that wait for a newer one: they are not in flight themselves."""
+    await fill(store, ("r", "{}"), ("r", "{}"), ("s", "{}"), ("t", '{"k":1}'), ("t", '{"k":2}'))
 
     for verb in ("hold", "discard"):
         assert await operate(store, verb, Selection(run="r"), in_flight={1, 2}) == (0, 2)
+    await store.settle([dead("t", 4)])
+    touched = await store.operate("retry", ids(3, 4), in_flight={3, 5})
 
+    assert (touched.in_flight, touched.newer_in_flight) == (2, 1)
+    await store.operate("retry", ids(4), in_flight=())
     assert set(states(store.path).values()) == {"pending"}
 
 
