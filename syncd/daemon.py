@@ -29,6 +29,7 @@ from syncd.spool import Spool, lock
 from syncd.status import Status
 from syncd.store import Store, StoreUnavailable
 from syncd.store.facts import PAUSED, STOPPED, fact
+from syncd.store.lock import daemon_of
 from syncd.upkeep import close_abandoned, keep_listening, keep_time, sweep
 
 logger = structlog.get_logger()
@@ -310,15 +311,21 @@ class Daemon:
 
 @contextmanager
 def _aloud(store: Path) -> Iterator[None]:
-    """Who looks on shall know what a start waits for, before it is refused."""
-    meaning = f"another process may keep it locked: `fuser -v {store}` names who has it open"
-    saying = asyncio.get_running_loop().call_later(
-        MUTE_S, lambda: logger.warning("daemon.waits", store=str(store), meaning=meaning)
-    )
+    """Who looks on shall know what a start waits for, before it is refused: at once if that is a
+    daemon, which says so in the lock and is not likely to end."""
+    loop = asyncio.get_running_loop()
+    saying = loop.call_later(0.0 if daemon_of(store) else MUTE_S, _say_what_is_waited_for, store)
     try:
         yield
     finally:
         saying.cancel()
+
+
+def _say_what_is_waited_for(store: Path) -> None:
+    meaning = f"another process may keep it locked: `fuser -v {store}` names who has it open"
+    if (pid := daemon_of(store)) not in (None, os.getpid()):
+        meaning = f"another syncd, pid {pid}, holds this database: stop it, or name another one"
+    logger.warning("daemon.waits", store=str(store), meaning=meaning)
 
 
 def _cut_off() -> None:

@@ -32,7 +32,9 @@ def test_a_second_daemon_is_refused_and_the_first_does_not_notice(tmp_path: Path
             tmp_path / "fourth", sandbox.url, store=own, spool=spool, control=at(tmp_path / "file")
         )
 
-        same_store, same_socket, no_socket = refused(second), refused(third), refused(fourth)
+        waited = second.syncd("run")
+        same_store = waited.returncode, waited.stderr
+        same_socket, no_socket = refused(third), refused(fourth)
         third.configure(sandbox.url, store=own, spool=spool)
         with third.start():  # what was in the way is gone, and nothing was sent by that start
             assert "unclean_start" not in third.log()
@@ -41,6 +43,8 @@ def test_a_second_daemon_is_refused_and_the_first_does_not_notice(tmp_path: Path
 
         assert same_store[0] == same_socket[0] == no_socket[0] == 1
         assert "another syncd holds this database" in same_store[1]
+        assert f"another syncd, pid {daemon.pid}, holds this database" in waited.stdout
+        assert "fuser" not in waited.stdout
         assert str(daemon.socket) in same_socket[1]
         assert "not a socket" in no_socket[1]
         assert (tmp_path / "file").read_text() == "somebody's"
