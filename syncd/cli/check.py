@@ -198,6 +198,10 @@ def _spool(to: Door) -> Iterator[tuple[Level, str]]:
         if why := folder_hindrance(path):
             yield Level.FAIL, f"{path}: cannot be made: {why}"
             return
+        if _is_up(to):
+            what = "not there, though the daemon runs: put it back before it makes another one"
+            yield Level.WARN, f"{path}: {what}, within seconds"
+            return
         yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return
     troubles = [

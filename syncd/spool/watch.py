@@ -27,6 +27,7 @@ _MASK = (
 # Attributes: what could not be read may be readable now.
 _NEWS = Mask.CREATE | Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.DELETE | Mask.ATTRIB
 _GONE = Mask.MOVED_FROM | Mask.DELETE
+LOOK_S = 5.0  # as the daemon looks for its socket
 _QUIET_S = 0.001  # no event for so long: there is none to come; less would not let one be read
 _BURST = 1000  # events taken in before the folder is looked at, however many more there are
 _LOST = Mask.IGNORED | Mask.UNMOUNT | Mask.DELETE_SELF | Mask.MOVE_SELF
@@ -35,11 +36,13 @@ _LOST = Mask.IGNORED | Mask.UNMOUNT | Mask.DELETE_SELF | Mask.MOVE_SELF
 class Watch:
     """The events of one folder. `stages` is what they have told about the files in it."""
 
-    def __init__(self, folder: Path, *, fallback_s: float) -> None:
-        """Without inotify, `wait` returns every `fallback_s` seconds."""
+    def __init__(self, folder: Path, *, fallback_s: float, look_s: float = LOOK_S) -> None:
+        """Without inotify, `wait` returns every `fallback_s` seconds. With it, the folder is looked
+        for in its place every `look_s`."""
         self.stages: dict[str, Stage] = {}
         self._folder = folder
         self._fallback_s = fallback_s
+        self._look_s = look_s
         self._inotify: Inotify | None = None
         self._watched: tuple[int, int] | None = None
         self._event: asyncio.Task[Event] | None = None
@@ -59,26 +62,35 @@ class Watch:
 
     async def wait(self, seconds: float) -> None:
         """Return when there is something new to see in the folder, or after `seconds`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not await self._has_news(min(self._look_s, deadline - loop.time())):
+            if loop.time() >= deadline:
+                return
+
+    async def _has_news(self, seconds: float) -> bool:
+        """Whether there is something within so many seconds, as may be where no event tells."""
         # That a folder above was moved, or another mounted here, no event tells.
         if self._inotify is not None and await asyncio.to_thread(self._there) != self._watched:
             await self._close()
             self._open()
-            return  # whatever is in the new one is news
+            return True  # whatever is in the new one is news
         if self._inotify is None:
             self._open()
         if self._inotify is None:
             await asyncio.sleep(min(seconds, self._fallback_s))
-            return
+            return True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         news = False
         for _ in range(_BURST):
             event = await self._next(_QUIET_S if news else deadline - loop.time())
             if event is None:
-                return
+                return news
             news = self._note(event) or news
             if not self._is_watching:
-                return
+                return True
+        return True
 
     @property
     def _is_watching(self) -> bool:

@@ -204,7 +204,7 @@ class Older(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         outbox = {"pending": 0, "in_flight": 0, "dead": 0, "held": 0, "delivered": 1}
-        daemon = {"running": True, "state": "running", "reason": None}
+        daemon = {"running": True, "state": "running", "reason": None, "pid": 1, "version": "0"}
         status = {"daemon": daemon, "outbox": outbox, "spool": {"waiting": 0}, "troubles": []}
         self._answer(status if self.path == "/status" else None)
 
@@ -237,6 +237,7 @@ def test_commands_of_an_upgrade_work_with_the_daemon_from_before(tmp_path: Path)
         waited = syncd("wait", "--all", folder=tmp_path)
         retried = syncd("retry", "--all", folder=tmp_path)
         left_alone = syncd("discard", "--all", folder=tmp_path).stdout
+        checked = syncd("check", folder=tmp_path, SYNCD_API__TOKEN="t").stdout.splitlines()
         older.shutdown()
 
     assert (waited.returncode, waited.stdout, waited.stderr) == (0, "delivered\n", "")
@@ -246,3 +247,7 @@ def test_commands_of_an_upgrade_work_with_the_daemon_from_before(tmp_path: Path)
         "2 patches left alone: in flight now; try again\n"
         "1 patch left alone: newer patches with the same keys are in flight now; try again\n"
     )
+    *_, database, spool = checked  # neither is there
+    assert "is not there, though the daemon runs: put it back, with its -wal" in database
+    assert spool.startswith("warn  spool  ")
+    assert "not there, though the daemon runs: put it back before it makes another" in spool

@@ -97,6 +97,24 @@ async def test_a_watch_finds_the_folder_of_a_spool_that_was_made_anew(spool: Spo
         assert watch.stages == {"a.json": Stage.CLOSED}
 
 
+async def test_a_watch_that_waits_notices_that_the_spool_was_moved_away(spool: Spool) -> None:
+    """Though no event tells, and long before the time is up."""
+    async with Watch(spool.incoming, fallback_s=SETTLE_S, look_s=0.05) as watch:
+        waiting = asyncio.create_task(wait(watch))
+        await watching(watch)
+        spool.path.rename(spool.path.with_name("aside"))
+        await waiting
+
+        assert not spool.path.exists()
+
+
+async def watching(watch: Watch) -> None:
+    """Wait until it waits for an event."""
+    async with asyncio.timeout(SOON_S):
+        while watch._event is None:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0)
+
+
 async def test_a_burst_of_events_is_taken_in_at_once(spool: Spool) -> None:
     async with Watch(spool.incoming, fallback_s=SETTLE_S) as watch:
         for n in range(200):
