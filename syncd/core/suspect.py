@@ -8,8 +8,7 @@ reading of the vendor's merge, because the zombie's values are a part of theirs.
 must go: it would set older values on its way.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 from msgspec import structs
 
 from syncd.core.answer import Run
-from syncd.core.fold import NAME, Waiting, kept
+from syncd.core.fold import NAME, Waiting
+from syncd.core.values import alike, same, told_apart, value_in, values_of
 
 _NORMALISED = "extend:usage_tags"  # the vendor cleans its values: what comes back may differ
 
@@ -52,8 +52,8 @@ def at_risk(suspect: Suspect) -> frozenset[str]:
 
 def shown(run: Run, patches: Sequence[Waiting]) -> dict[str, str]:
     """By key that these patches set: what an answer shows of it, as JSON text."""
-    found = _values(Waiting(0, None, run.metadata))
-    keys = {key for patch in patches for key in _values(patch)}
+    found = values_of(Waiting(0, None, run.metadata))
+    keys = {key for patch in patches for key in values_of(patch)}
     return {key: found.get(key, "null") for key in keys if key != NAME}
 
 
@@ -61,9 +61,10 @@ def unconfirmed(suspect: Suspect, run: Run) -> int | None:
     """The patch from which on all go again, because the run, read back, shows older values than
     newer patches have set, or leaves that open; None if it does neither.
 
-    Open are a name that the answer does not carry, objects that may be merged either way, and
-    metadata too deep to be looked into: sending again what is there already changes nothing. A
-    plain value that no patch of ours has given is somebody else's, and is left alone.
+    Open are a name that the answer does not carry, objects that may be merged either way, numbers
+    that a vendor that keeps doubles shows alike, and metadata too deep to be looked into: sending
+    again what is there already changes nothing. A plain value that no patch of ours has given is
+    somebody else's, and is left alone.
     """
     try:
         keys = [key for key in at_risk(suspect) if _may_be_older(suspect, run, key)]
@@ -73,19 +74,21 @@ def unconfirmed(suspect: Suspect, run: Run) -> int | None:
         return None
     if keys == [NAME] and run.name is None:
         # Nobody can see it, so nothing older is sent on the way to the newest.
-        return max(patch.id for patch in suspect.delivered if NAME in _values(patch))
+        return max(patch.id for patch in suspect.delivered if NAME in values_of(patch))
     return suspect.delivered[0].id
 
 
 def _may_be_older(suspect: Suspect, run: Run, key: str) -> bool:
     texts = _given(suspect)[key]
-    values, wanted = [_value(text) for text in texts], _value(_newest(suspect)[key])
+    values, wanted = [value_in(text) for text in texts], value_in(_newest(suspect)[key])
     if key == NAME:
         return run.name is None or (run.name != wanted and run.name in values)
     now = _decoded(run.metadata).get(key)
     if any(isinstance(value, dict) for value in values):
         return not _as_confirmed(suspect, key, now)
-    return not _same(now, wanted) and any(_same(now, value) for value in values)
+    return not same(now, wanted) and any(
+        alike(now, value) for value in values if not same(value, wanted)
+    )
 
 
 def _as_confirmed(suspect: Suspect, key: str, now: Any) -> bool:
@@ -96,12 +99,16 @@ def _as_confirmed(suspect: Suspect, key: str, now: Any) -> bool:
     given since is in it, or if it is just what was given last: for objects only grow where they are
     merged. A null among them, which may delete, or another value leaves doubt.
     """
-    if key not in suspect.seen or not _same(now, _value(suspect.seen[key])):
+    if key not in suspect.seen or not same(now, value_in(suspect.seen[key])):
         return False
-    if not all(_only_grows(_value(text)) for text in _given(suspect)[key]):
+    values = [value_in(text) for text in _given(suspect)[key]]
+    if not all(map(_only_grows, values)):
         return False
-    delivered = [_value(texts[key]) for texts in map(_values, suspect.delivered) if key in texts]
-    return _carries(now, reduce(_merged, delivered)) or _same(now, delivered[-1])
+    equal = alike if told_apart(values) else same
+    delivered = [
+        value_in(texts[key]) for texts in map(values_of, suspect.delivered) if key in texts
+    ]
+    return _carries(now, reduce(_merged, delivered), equal) or equal(now, delivered[-1])
 
 
 def _merged(older: Any, newer: Any) -> Any:
@@ -110,11 +117,11 @@ def _merged(older: Any, newer: Any) -> Any:
     return older | {key: _merged(older.get(key), value) for key, value in newer.items()}
 
 
-def _carries(found: Any, wanted: Any) -> bool:
+def _carries(found: Any, wanted: Any, equal: Callable[[Any, Any], bool]) -> bool:
     if not isinstance(wanted, dict):
-        return _same(found, wanted)
+        return equal(found, wanted)
     return isinstance(found, dict) and all(
-        _carries(found.get(key), value) for key, value in wanted.items()
+        _carries(found.get(key), value, equal) for key, value in wanted.items()
     )
 
 
@@ -134,7 +141,7 @@ def _given(suspect: Suspect) -> dict[str, list[str]]:
     """
     given: dict[str, list[str]] = {}
     for patch in sorted([*suspect.delivered, *suspect.withdrawn], key=lambda patch: patch.id):
-        for key, text in _values(structs.replace(patch, leaves_out=frozenset())).items():
+        for key, text in values_of(structs.replace(patch, leaves_out=frozenset())).items():
             given.setdefault(key, []).append(text)
     return given
 
@@ -143,43 +150,10 @@ def _newest(suspect: Suspect) -> dict[str, str]:
     """By key: the value that the run should have, as JSON text."""
     newest: dict[str, str] = {}
     for patch in suspect.delivered:
-        newest |= _values(patch)
+        newest |= values_of(patch)
     return newest
 
 
-def _values(patch: Waiting) -> dict[str, str]:
-    try:
-        name, values = kept(patch)
-    except ValueError:
-        return {}
-    texts = {key: bytes(raw).decode() for key, raw in values.items()}
-    return texts if name is None else texts | {NAME: json.dumps(name)}
-
-
 def _decoded(metadata: str | None) -> Mapping[str, Any]:
-    value = _value(metadata or "{}")
+    value = value_in(metadata or "{}")
     return value if isinstance(value, dict) else {}
-
-
-def _value(text: str) -> Any:
-    # Numbers stay text: 1.0 and 1 are equal to a vendor that keeps floats, huge ones are not lost.
-    return json.loads(text, parse_int=_Number, parse_float=_Number)
-
-
-class _Number(str):
-    """A number by its text."""
-
-    __slots__ = ()
-
-
-def _same(found: Any, given: Any) -> bool:
-    """Equal as JSON; a key that is missing equals null, which may have deleted it."""
-    if isinstance(found, dict) and isinstance(given, dict):
-        return all(_same(found.get(key), given.get(key)) for key in found.keys() | given.keys())
-    if isinstance(found, list) and isinstance(given, list):
-        return len(found) == len(given) and all(map(_same, found, given))
-    if isinstance(found, _Number) and isinstance(given, _Number):
-        return str(found) == str(given) or float(found) == float(given)
-    if isinstance(found, _Number) or isinstance(given, _Number):
-        return False
-    return type(found) is type(given) and bool(found == given)
