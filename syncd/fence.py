@@ -102,8 +102,8 @@ class Fence:
             log.debug("fence.read", run=suspect.run, outcome=type(outcome).__name__.lower())
             match outcome:
                 case Confirmed(run):
-                    if (since_id := unconfirmed(suspect, run)) is not None:
-                        again = await self._store.send_again(suspect, since_id)
+                    if keys := unconfirmed(suspect, run):
+                        again = await self._store.send_again(suspect, keys)
                         log.warning("fence.unconfirmed", run=suspect.run, patches_again=again)
                     else:
                         await self._store.clear(suspect)

@@ -2,8 +2,8 @@
 
 After a timeout the vendor may apply a request, or may apply it minutes later: a zombie. Sending its
 patches again is right in the first case; in the second, whatever newer patches have set in between
-falls back. So the run is read back once no zombie can be alive any more. Unless that confirms the
-newer values, all patches since the zombie's oldest go again, in order: that is right under every
+falls back. So the run is read back once no zombie can be alive any more. What that does not confirm
+goes again (see `repair`), out of the patches since the zombie's oldest: that is right under every
 reading of the vendor's merge, because the zombie's values are a part of theirs. If it does, nothing
 must go: it would set older values on its way.
 """
@@ -57,25 +57,20 @@ def shown(run: Run, patches: Sequence[Waiting]) -> dict[str, str]:
     return {key: found.get(key, "null") for key in keys if key != NAME}
 
 
-def unconfirmed(suspect: Suspect, run: Run) -> int | None:
-    """The patch from which on all go again, because the run, read back, shows older values than
-    newer patches have set, or leaves that open; None if it does neither.
+def unconfirmed(suspect: Suspect, run: Run) -> frozenset[str]:
+    """The keys of which the run, read back, shows older values than newer patches have set, or
+    leaves that open.
 
     Open are a name that the answer does not carry, objects that may be merged either way, numbers
     that a vendor that keeps doubles shows alike, and metadata too deep to be looked into: sending
     again what is there already changes nothing. A plain value that no patch of ours has given is
     somebody else's, and is left alone.
     """
+    risky = at_risk(suspect)
     try:
-        keys = [key for key in at_risk(suspect) if _may_be_older(suspect, run, key)]
+        return frozenset(key for key in risky if _may_be_older(suspect, run, key))
     except RecursionError:
-        keys = [""]
-    if not keys:
-        return None
-    if keys == [NAME] and run.name is None:
-        # Nobody can see it, so nothing older is sent on the way to the newest.
-        return max(patch.id for patch in suspect.delivered if NAME in values_of(patch))
-    return suspect.delivered[0].id
+        return risky
 
 
 def _may_be_older(suspect: Suspect, run: Run, key: str) -> bool:

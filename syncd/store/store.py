@@ -255,9 +255,9 @@ class Store:
         """The run is as it should be."""
         await self._writer.atomic(lambda db: suspects.clear(db, suspect))
 
-    async def send_again(self, suspect: Suspect, since_id: int) -> int:
-        """The run is unconfirmed: its patches from that one on are pending again; how many."""
-        return await self._writer.atomic(lambda db: suspects.send_again(db, suspect, since_id))
+    async def send_again(self, suspect: Suspect, keys: Collection[str]) -> int:
+        """These keys are unconfirmed: what mends them is pending again; how many patches."""
+        return await self._writer.atomic(lambda db: suspects.send_again(db, suspect, keys))
 
     async def untrouble(self, runs: Sequence[str]) -> None:
         """These lanes have nothing left that could be deferred."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from syncd.core import repair
 from syncd.core.answer import Run
 from syncd.core.fold import Waiting, keys_of
 from syncd.core.suspect import Suspect, shown
@@ -93,23 +94,51 @@ def clear(db: sqlite3.Connection, suspect: Suspect) -> None:
     )
 
 
-def send_again(db: sqlite3.Connection, suspect: Suspect, since_id: int) -> int:
-    """The run is not seen to be right: its patches from one on are pending again; how many."""
-    ids = [patch.id for patch in _chain(db, suspect.run, since_id)]
-    if ids:
-        db.execute(
-            "UPDATE snapshots SET last_patch_id = COALESCE("
-            "   (SELECT previous_id FROM outbox WHERE id = ?), 0) WHERE workflow_run_id = ?",
-            (ids[-1], suspect.run),
-        )
+def send_again(db: sqlite3.Connection, suspect: Suspect, keys: Collection[str]) -> int:
+    """These keys of the run are not seen to be right: what it takes to mend them is pending again.
+
+    Returns how many patches.
+    """
+    going = repair.again(_chain(db, suspect.run, suspect.since_id), keys)
+    if going:
+        _unchain(db, suspect.run, going)
         db.executemany(
             "UPDATE outbox SET state = 'pending', reason = 'unconfirmed', settled_at = NULL,"
-            "       previous_id = NULL"
+            "       previous_id = NULL, leaves_out = ?"
             " WHERE id = ? AND state = 'delivered'",
-            [(patch_id,) for patch_id in ids],
+            [
+                (json.dumps(sorted(leaves_out)) if leaves_out else None, patch_id)
+                for patch_id, leaves_out in going.items()
+            ],
         )
     clear(db, suspect)
-    return len(ids)
+    return len(going)
+
+
+def _unchain(db: sqlite3.Connection, run: str, going: Collection[int]) -> None:
+    """Take patches out of the chain of the run's delivered ones."""
+    oldest = min(going)
+    newer: int | None = None  # the last one met that stays
+    gap = False  # between it and this one
+    for patch in _chain(db, run, oldest):
+        if patch.id in going:
+            gap = True
+            continue
+        if gap:
+            _let_follow(db, run, newer, patch.id)
+        newer, gap = patch.id, False
+    (before,) = db.execute("SELECT previous_id FROM outbox WHERE id = ?", (oldest,)).fetchone()
+    _let_follow(db, run, newer, before)
+
+
+def _let_follow(db: sqlite3.Connection, run: str, newer: int | None, patch_id: int | None) -> None:
+    """Behind a patch of the chain comes this one; or it is the head."""
+    if newer is None:
+        db.execute(
+            "UPDATE snapshots SET last_patch_id = ? WHERE workflow_run_id = ?", (patch_id or 0, run)
+        )
+    else:
+        db.execute("UPDATE outbox SET previous_id = ? WHERE id = ?", (patch_id, newer))
 
 
 def begin(db: sqlite3.Connection, now: float, suspect_s: float) -> bool:

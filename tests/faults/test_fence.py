@@ -63,17 +63,28 @@ def test_an_object_that_is_as_it_was_confirmed_is_not_sent_again(
     virtually(play())
 
 
-def test_an_object_that_was_set_back_is_mended(tmp_path: Path) -> None:
+def test_what_was_set_back_is_mended_and_nothing_older_is_set_on_the_way(tmp_path: Path) -> None:
     async def play() -> None:
         vendor = Vendor()
         async with on_stage(tmp_path / "syncd.db", vendor) as stage:
-            await in_doubt(stage, '{"doc":{"v":1}}', '{"doc":{"v":2}}')
-            vendor.runs["run"]["metadata"] = {"doc": {"v": 1}}
+            await in_doubt(
+                stage,
+                '{"doc":{"v":1},"k":1,"m":1}',
+                '{"doc":{"v":2},"k":2}',
+                '{"m":2}',
+                '{"doc":{"v":3}}',
+            )
+            right = dict(vendor.runs["run"]["metadata"])
+            vendor.runs["run"]["metadata"] |= {"doc": {"v": 1}, "k": 1}
+            asked = len(vendor.requests)
             await stage.drained(within_s=4 * TIMEOUT_S)
+            (last,) = stage.rows("SELECT last_patch_id FROM snapshots")
+            chain = stage.rows("SELECT id, previous_id FROM outbox ORDER BY id")
 
-        sent = [json.loads(body) for _, _, body, _ in vendor.requests if body != READ]
-        assert [one["metadata"]["doc"]["v"] for one in sent] == [1, 1, 2, 1, 2]
-        assert vendor.runs["run"]["metadata"] == {"doc": {"v": 2}}
+        sent = [json.loads(body) for _, _, body, _ in vendor.requests[asked:] if body != READ]
+        assert sent == [{"metadata": {"k": 2, "doc": {"v": 3}}}]
+        assert vendor.runs["run"]["metadata"] == right
+        assert (last, chain) == ((4,), [(1, None), (2, 1), (3, 2), (4, 3)])
 
     virtually(play())
 

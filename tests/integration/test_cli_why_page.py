@@ -221,9 +221,9 @@ async def test_a_run_that_a_late_request_may_set_back_is_told_as_watched(tmp_pat
 async def test_what_goes_again_is_not_said_to_have_been_undone(tmp_path: Path, word: str) -> None:
     """A name may be as it should be: the vendor's answers do not carry it."""
     async with opened(tmp_path / "s.db") as store:
-        await fill(store, ("r", "{}"))
+        await fill(store, ("r", '{"k":1}'))
         await store.settle([delivered("r", 1)])
-        await store.send_again(Suspect("r", 1, 1, ()), 1)
+        await store.send_again(Suspect("r", 1, 1, ()), {"k"})
         with closing(sqlite3.connect(store.path, isolation_level=None)) as db:
             db.execute("UPDATE outbox SET reason = ?", (word,))
 

@@ -179,10 +179,10 @@ class StoreMachine(RuleBasedStateMachine):
         (at,) = self.db.execute("SELECT value ->> 'at' FROM facts WHERE name = 'booted'").fetchone()
         self.commit(lambda db: instants.move(db, at + step_s, self.now), cut_off)
 
-    @rule(run=RUNS, cut_off=st.booleans())
-    def send_again(self, run: str, cut_off: bool) -> None:
+    @rule(run=RUNS, key=st.sampled_from("ab"), cut_off=st.booleans())
+    def send_again(self, run: str, key: str, cut_off: bool) -> None:
         suspect = Suspect(run, 1, 1, (), (), {})
-        self.commit(lambda db: suspects.send_again(db, suspect, 1), cut_off)
+        self.commit(lambda db: suspects.send_again(db, suspect, {key}), cut_off)
 
     @invariant()
     def counters_equal_a_recount(self) -> None:
