@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from syncd.core.answer import NoReply, NotSent, Reply
-from syncd.core.outcome import Confirmed, LockedOut, Refused, Unavailable, classify
+from syncd.core.outcome import Blame, Confirmed, LockedOut, Refused, Unavailable, classify
 from syncd.core.suspect import Suspect, at_risk, unconfirmed
 from syncd.gate import Gate
 from syncd.relay import Relay
@@ -108,9 +108,19 @@ class Fence:
                     else:
                         await self._store.clear(suspect)
                     return True
-                case Refused(trouble):
+                case Refused(trouble) if trouble.blame is Blame.RUN:
                     log.info("fence.gone", run=suspect.run, reason=trouble.code)
                     await self._store.clear(suspect)
+                    return True
+                case Refused(trouble):
+                    # A read has no patch to blame: it is refused, and would be again.
+                    again = await self._store.send_again(suspect, at_risk(suspect))
+                    log.warning(
+                        "fence.unreadable",
+                        run=suspect.run,
+                        reason=trouble.code,
+                        patches_again=again,
+                    )
                     return True
                 case Unavailable(retry_after_s=asked):
                     if asked is not None:

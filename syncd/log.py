@@ -37,6 +37,7 @@ REPEATING: Mapping[str, tuple[tuple[str, ...], int]] = {
     "patch.dead": (("reason",), 10),
     "fence.unconfirmed": ((), 10),
     "fence.gone": ((), 10),
+    "fence.unreadable": (("reason",), 10),
     "file.left": (("file",), 1),
     "store.unavailable": (("doing",), 1),
     "store.available": ((), 3),

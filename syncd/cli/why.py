@@ -37,7 +37,7 @@ _REASONS = {
 _AGAIN = {"unconfirmed", "fell_back"}  # the older word is in databases
 _UNCONFIRMED = (
     "it was delivered, but a late request may have undone it since: the run, read back, does not"
-    " show its values"
+    " show its values, or cannot be read"
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import CAP_S, TIMEOUT_S, Stage, Vendor, on_stage, virtually
+from stage import CAP_S, READ, TIMEOUT_S, Stage, Vendor, on_stage, virtually
 
 from syncd import log
 from syncd.core.answer import NoReply, NotSent, Reply
@@ -19,7 +19,6 @@ from syncd.store import Selection, Verb
 from syncd.verbs import operate
 
 LOST = NoReply("timeout", "no answer", ambiguous=True)
-READ = b"{}"
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +159,30 @@ def test_what_was_not_sent_to_read_a_run_back_is_sent_later(tmp_path: Path) -> N
 
             assert stage.gate.figures().in_flight == 0
         assert vendor.runs["run"]["metadata"] == {"v": 2}
+
+    virtually(play())
+
+
+@pytest.mark.parametrize(
+    ("status", "mended"), [(400, True), (405, True), (422, True), (404, False), (410, False)]
+)
+def test_what_the_vendor_does_not_let_be_read_goes_again_unseen(
+    tmp_path: Path, status: int, mended: bool
+) -> None:
+    """Once, unless the run is gone."""
+
+    async def play() -> None:
+        vendor = Vendor()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            await in_doubt(stage, '{"v":1}', '{"v":2}')
+            vendor.runs["run"]["metadata"] = {"v": 1}
+            vendor.unread = Reply(status, b"{}")
+            asked = len(vendor.requests)
+            await stage.drained(within_s=4 * TIMEOUT_S)
+
+        sent = [body for _, _, body, _ in vendor.requests[asked:]]
+        assert sent == ([READ, b'{"metadata":{"v":2}}'] if mended else [READ])
+        assert vendor.runs["run"]["metadata"] == {"v": 2 if mended else 1}
 
     virtually(play())
 
