@@ -8,6 +8,7 @@ reading of the vendor's merge, because the zombie's values are a part of theirs.
 must go: it would set older values on its way.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -19,7 +20,8 @@ from syncd.core.answer import Run
 from syncd.core.fold import NAME, Waiting
 from syncd.core.values import alike, same, told_apart, value_in, values_of
 
-_NORMALISED = "extend:usage_tags"  # the vendor cleans its values: what comes back may differ
+_TAGS = "extend:usage_tags"  # the vendor leaves out of each what is no letter, digit, - or _
+_LEFT_OUT = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,11 @@ def at_risk(suspect: Suspect) -> frozenset[str]:
     `NAME` stands for the name. Empty: a late request would change nothing.
     """
     newest = _newest(suspect)
-    risky = {
+    return frozenset(
         key
         for key, values in _given(suspect).items()
         if key in newest and any(value != newest[key] for value in values)
-    }
-    return frozenset(risky - {_NORMALISED})
+    )
 
 
 def shown(run: Run, patches: Sequence[Waiting]) -> dict[str, str]:
@@ -61,10 +62,10 @@ def unconfirmed(suspect: Suspect, run: Run) -> frozenset[str]:
     """The keys of which the run, read back, shows older values than newer patches have set, or
     leaves that open.
 
-    Open are a name that the answer does not carry, objects that may be merged either way, numbers
-    that a vendor that keeps doubles shows alike, and metadata too deep to be looked into: sending
-    again what is there already changes nothing. A plain value that no patch of ours has given is
-    somebody else's, and is left alone.
+    Open are a name or usage tags that the answer does not carry, objects that may be merged either
+    way, numbers that a vendor that keeps doubles shows alike, and metadata too deep to be looked
+    into: sending again what is there already changes nothing. A plain value that no patch of ours
+    has given is somebody else's, and is left alone.
     """
     risky = at_risk(suspect)
     try:
@@ -78,12 +79,28 @@ def _may_be_older(suspect: Suspect, run: Run, key: str) -> bool:
     values, wanted = [value_in(text) for text in texts], value_in(_newest(suspect)[key])
     if key == NAME:
         return run.name is None or (run.name != wanted and run.name in values)
-    now = _decoded(run.metadata).get(key)
+    found = _decoded(run.metadata)
+    now = found.get(key)
     if any(isinstance(value, dict) for value in values):
         return not _as_confirmed(suspect, key, now)
+    if key == _TAGS and key not in found:
+        return True
+    equal = _tagged_alike if key == _TAGS else alike
     return not same(now, wanted) and any(
-        alike(now, value) for value in values if not same(value, wanted)
+        equal(now, value) for value in values if not same(value, wanted)
     )
+
+
+def _tagged_alike(found: Any, given: Any) -> bool:
+    """Whether the vendor may have made these tags of the given ones. In which order, and whether
+    letters of other alphabets count, is not documented."""
+    return alike(_cleaned(found), _cleaned(given))
+
+
+def _cleaned(tags: Any) -> Any:
+    if not isinstance(tags, list):
+        return tags
+    return sorted({_LEFT_OUT.sub("", str(tag)) for tag in tags} - {""})
 
 
 def _as_confirmed(suspect: Suspect, key: str, now: Any) -> bool:

@@ -135,6 +135,30 @@ def test_a_withdrawn_patch_is_seen_when_it_comes_late() -> None:
     assert unconfirmed(suspect, run_of({"k": 1})) == {"k"}
 
 
+@pytest.mark.parametrize(
+    ("older", "newer", "found", "again"),
+    [
+        (["a"], ["b"], ["a"], True),
+        (["a"], ["b"], ["b"], False),
+        (["a: 1", "x"], ["b"], ["x", "a1"], True),
+        (["a"], ["b: 1", "!"], ["b1"], False),
+        (["é"], ["ü"], ["é"], True),
+        (["é"], ["ü"], ["ü"], False),
+        (["é"], ["ü"], [], True),  # nobody can tell
+        (["a"], ["b"], ["of somebody else"], False),
+        (["a"], ["b"], None, True),  # it is not shown
+    ],
+)
+def test_usage_tags_are_compared_as_the_vendor_cleans_them(
+    older: list[str], newer: list[str], found: list[str] | None, again: bool
+) -> None:
+    key = "extend:usage_tags"
+    suspect = Suspect("run", 1, 1, patches({key: older}, {key: newer}))
+    run = run_of({} if found is None else {key: found})
+
+    assert unconfirmed(suspect, run) == ({key} if again else frozenset())
+
+
 @pytest.mark.parametrize("wrapped", ["%s", "[%s]", '{"a": %s}'], ids=["plain", "list", "object"])
 @pytest.mark.parametrize(
     ("older", "newer", "shown_as", "again"),
