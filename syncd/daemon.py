@@ -285,6 +285,8 @@ class Daemon:
             yield f"the spool waits: {intake.trouble}"
         if intake.left:
             yield f"{len(intake.left)} in the spool cannot be taken: {intake.left[0]}"
+        if undone := self._fence.trouble():
+            yield undone
 
     def _stuck(self) -> str | None:
         if self._status.draining:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import structlog
@@ -10,6 +10,7 @@ import structlog
 from syncd.core.answer import NoReply, NotSent, Reply
 from syncd.core.outcome import Blame, Confirmed, LockedOut, Refused, Unavailable, classify
 from syncd.core.suspect import Suspect, at_risk, unconfirmed
+from syncd.core.undone import Undone
 from syncd.gate import Gate
 from syncd.relay import Relay
 from syncd.store import Store, StoreUnavailable
@@ -50,6 +51,7 @@ class Fence:
         self._wall = wall
         self._may_read_at = 0.0
         """On the loop's clock: the last read-back has used up the budget until then."""
+        self._undone = Undone()
 
     async def run(self) -> None:
         """Check suspects as they become due, until cancelled."""
@@ -66,6 +68,10 @@ class Fence:
             # Whatever comes up meanwhile is not due sooner than this.
             wait_s = self._longest_s if next_due_at is None else next_due_at - self._wall()
             await asyncio.sleep(min(self._longest_s, max(0.05, wait_s)))
+
+    def trouble(self) -> str | None:
+        """What is sent again and again, in a line."""
+        return self._undone.trouble(asyncio.get_running_loop().time())
 
     @property
     def _longest_s(self) -> float:
@@ -86,7 +92,11 @@ class Fence:
             if suspect is None:
                 return True
             if not at_risk(suspect):
-                await self._store.clear(suspect)
+                await self._clear(suspect)
+                return True
+            wait_s = self._undone.wait_s(suspect, asyncio.get_running_loop().time())
+            if wait_s > 0:
+                await self._store.put_off(suspect, wait_s)
                 return True
             probe = await self._gate.enter()
             spacing_s = 1.0 / (SHARE * self._gate.figures().rate_per_s)
@@ -103,18 +113,18 @@ class Fence:
             match outcome:
                 case Confirmed(run):
                     if keys := unconfirmed(suspect, run):
-                        again = await self._store.send_again(suspect, keys)
+                        again = await self._mend(suspect, keys)
                         log.warning("fence.unconfirmed", run=suspect.run, patches_again=again)
                     else:
-                        await self._store.clear(suspect)
+                        await self._clear(suspect)
                     return True
                 case Refused(trouble) if trouble.blame is Blame.RUN:
                     log.info("fence.gone", run=suspect.run, reason=trouble.code)
-                    await self._store.clear(suspect)
+                    await self._clear(suspect)
                     return True
                 case Refused(trouble):
                     # A read has no patch to blame: it is refused, and would be again.
-                    again = await self._store.send_again(suspect, at_risk(suspect))
+                    again = await self._mend(suspect, at_risk(suspect))
                     log.warning(
                         "fence.unreadable",
                         run=suspect.run,
@@ -131,3 +141,14 @@ class Fence:
                 case LockedOut():
                     await asyncio.sleep(RETRY_S)
                     return False
+
+    async def _mend(self, suspect: Suspect, keys: Collection[str]) -> int:
+        """Have these keys sent again; in how many patches."""
+        going = await self._store.send_again(suspect, keys)
+        now, usual_s = asyncio.get_running_loop().time(), self._relay.policy.patience.suspect_s
+        self._undone.mended(suspect, max(going, default=0), now, usual_s)
+        return len(going)
+
+    async def _clear(self, suspect: Suspect) -> None:
+        await self._store.clear(suspect)
+        self._undone.end(suspect.run)

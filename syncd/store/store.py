@@ -255,8 +255,8 @@ class Store:
         """The run is as it should be."""
         await self._writer.atomic(lambda db: suspects.clear(db, suspect))
 
-    async def send_again(self, suspect: Suspect, keys: Collection[str]) -> int:
-        """These keys are unconfirmed: what mends them is pending again; how many patches."""
+    async def send_again(self, suspect: Suspect, keys: Collection[str]) -> Collection[int]:
+        """These keys are unconfirmed: the patches that mend them, which are pending again."""
         return await self._writer.atomic(lambda db: suspects.send_again(db, suspect, keys))
 
     async def untrouble(self, runs: Sequence[str]) -> None:

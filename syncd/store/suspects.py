@@ -94,10 +94,10 @@ def clear(db: sqlite3.Connection, suspect: Suspect) -> None:
     )
 
 
-def send_again(db: sqlite3.Connection, suspect: Suspect, keys: Collection[str]) -> int:
+def send_again(db: sqlite3.Connection, suspect: Suspect, keys: Collection[str]) -> Collection[int]:
     """These keys of the run are not seen to be right: what it takes to mend them is pending again.
 
-    Returns how many patches.
+    Returns the patches.
     """
     going = repair.again(_chain(db, suspect.run, suspect.since_id), keys)
     if going:
@@ -112,7 +112,7 @@ def send_again(db: sqlite3.Connection, suspect: Suspect, keys: Collection[str]) 
             ],
         )
     clear(db, suspect)
-    return len(going)
+    return going.keys()
 
 
 def _unchain(db: sqlite3.Connection, run: str, going: Collection[int]) -> None:

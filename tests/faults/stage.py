@@ -111,6 +111,7 @@ class Stage:
     store: Store
     gate: Gate
     relay: Relay
+    fence: Fence
 
     @property
     def now(self) -> float:
@@ -171,7 +172,7 @@ async def on_stage(
     async with asyncio.TaskGroup() as tasks:
         relaying = tasks.create_task(relay.run())
         fencing = tasks.create_task(fence.run())
-        yield Stage(path, vendor, store, gate, relay)
+        yield Stage(path, vendor, store, gate, relay, fence)
         fencing.cancel()
         relay.stop()
         await relaying

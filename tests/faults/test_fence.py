@@ -5,6 +5,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,52 @@ def test_what_the_vendor_does_not_let_be_read_goes_again_unseen(
         sent = [body for _, _, body, _ in vendor.requests[asked:]]
         assert sent == ([READ, b'{"metadata":{"v":2}}'] if mended else [READ])
         assert vendor.runs["run"]["metadata"] == {"v": 2 if mended else 1}
+
+    virtually(play())
+
+
+class Undoing(Vendor):
+    """Each first request that sets `a` gets no answer, and has undone all that followed it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.undoes = True
+        self._again = False
+
+    def _answer(self, run_id: str, body: bytes, now: float) -> Reply | NoReply | NotSent:
+        if body == READ and self.undoes:
+            self.runs[run_id]["metadata"] = {"doc": {"a": 1}}
+        elif b'"a":' in body and self.undoes:
+            self._again = not self._again
+            if self._again:
+                return LOST
+        return super()._answer(run_id, body, now)
+
+
+def test_what_is_undone_again_and_again_is_left_longer_each_time_and_told(tmp_path: Path) -> None:
+    async def play() -> None:
+        vendor = Undoing()
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            stage.insert([("run", None, '{"doc":{"a":1}}')])
+            await stage.delivered(1, within_s=TIMEOUT_S)
+            stage.insert([("run", None, '{"doc":{"b":2}}')])
+            for reads in range(1, 6):
+                while [body for _, _, body, _ in vendor.requests].count(READ) < reads:
+                    await asyncio.sleep(0.1)
+                    assert stage.now < 100 * TIMEOUT_S
+                await asyncio.sleep(1.0)
+                assert (stage.fence.trouble() is None) == (reads < 3)
+            told = stage.fence.trouble()
+            vendor.undoes = False
+            await stage.drained(within_s=40 * TIMEOUT_S)
+
+            assert told is not None
+            assert told.startswith("run was sent again 5 times in a row;")
+            assert stage.fence.trouble() is None
+        at = [at for at, _, body, _ in vendor.requests if body == READ]
+        gaps = [round((after - before) / (2 * TIMEOUT_S)) for before, after in pairwise(at)]
+        assert gaps == [1, 2, 4, 8, 8]
+        assert vendor.runs["run"]["metadata"]["doc"] == {"b": 2}
 
     virtually(play())
 
