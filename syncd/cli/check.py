@@ -144,6 +144,7 @@ def _daemon(to: Door) -> Iterator[tuple[Level, str]]:
 
 def _database(to: Door) -> Iterator[tuple[Level, str]]:
     from syncd.store import integrity
+    from syncd.store.access import linked
     from syncd.store.schema import locked, newest, open_reader, version
 
     path = to.paths.store
@@ -162,6 +163,8 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
         # What it keeps count of is another thing in each version.
         flaws = integrity.damaged(db) if found < newest() else list(integrity.flaws(db))
         busy = locked(path, BUSY_S) if os.access(path, os.W_OK) else None
+    if why := linked(path):  # under a daemon: at a start it is a hindrance
+        flaws.append(why)
     for flaw in flaws:
         yield Level.FAIL, f"{path}: {flaw}"
     if busy is not None:

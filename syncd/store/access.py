@@ -1,4 +1,4 @@
-"""What keeps this user from writing a database, found by looking and changing nothing."""
+"""The files of a database as they lie, and what keeps this user from writing them; only looks."""
 
 import os
 import stat
@@ -6,35 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def hindrance(path: Path, *, at_start: bool = False) -> str | None:
-    """Why no database can be made or written at the path: what, where and what to do; else None.
-
-    Looks at the files that SQLite and the lock have there, and at the nearest folder that exists:
-    missing ones are made at the start, which also gives its own database the mode it should have.
-    """
-    if why := log_left(path):
-        return why
-    for file in (Path(f"{path}.lock"), path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        if not os.path.isfile(file) or os.access(file, os.R_OK | os.W_OK):
-            continue
-        if at_start and file.suffix != ".lock" and file.stat().st_uid == os.geteuid():
-            continue
-        return _denied(file)
-    return folder_hindrance(path.parent)
-
-
-def log_left(path: Path) -> str | None:
-    """Why no database may be opened at the path, if its log is there and it is not: a new one of
-    the name would take from it what was accepted last, and so does SQLite for an empty file."""
-    log = Path(f"{path}-wal")
-    with suppress(OSError):
-        there = os.path.lexists(path)
-        if log.stat().st_size and not (there and path.stat().st_size):
-            return (
-                f"is {'empty' if there else 'not there'}, but its log is there, with what was"
-                f" accepted last: put the database back beside {log.name}, or move that away too"
-            )
-    return None
+def beside(path: Path, end: str) -> Path:
+    """A file that belongs to a database. Whatever name leads to it, SQLite has them where it is."""
+    return Path(os.path.realpath(path) + end)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -47,6 +21,49 @@ def identity(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
+
+
+def hindrance(path: Path, *, at_start: bool = False) -> str | None:
+    """Why no database can be made or written at the path: what, where and what to do; else None.
+
+    Looks at the files that SQLite and the lock have there, and at the nearest folder that exists:
+    missing ones are made at the start, which also gives its own database the mode it should have.
+    """
+    if why := log_left(path) or linked(path):
+        return why
+    for file in (beside(path, ".lock"), path, beside(path, "-wal"), beside(path, "-shm")):
+        if not os.path.isfile(file) or os.access(file, os.R_OK | os.W_OK):
+            continue
+        if at_start and file.suffix != ".lock" and file.stat().st_uid == os.geteuid():
+            continue
+        return _denied(file)
+    return folder_hindrance(path.parent) or folder_hindrance(beside(path, "").parent)
+
+
+def log_left(path: Path) -> str | None:
+    """Why no database may be opened at the path, if its log is there and it is not: a new one of
+    the name would take from it what was accepted last, and so does SQLite for an empty file."""
+    log = beside(path, "-wal")
+    with suppress(OSError):
+        there = os.path.lexists(path)
+        if log.stat().st_size and not (there and path.stat().st_size):
+            return (
+                f"is {'empty' if there else 'not there'}, but its log is there, with what was"
+                f" accepted last: put the database back beside {log.name}, or move that away too"
+            )
+    return None
+
+
+def linked(path: Path) -> str | None:
+    """Why nobody may write the database, if it has more names than one: SQLite keeps a log beside
+    each of them, and so what is written by one name is not seen by another, or lost."""
+    with suppress(OSError):
+        if os.path.isfile(path) and (links := path.stat().st_nlink) > 1:
+            return (
+                f"has {links} hard links, and SQLite can keep only one safe: stop who uses it, and"
+                f" remove the others: `find FOLDER -samefile {path}` names them"
+            )
+    return None
 
 
 def folder_hindrance(folder: Path) -> str | None:

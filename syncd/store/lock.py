@@ -1,16 +1,30 @@
-"""One process at a time sets the states of patches: the lock beside the database."""
+"""One process at a time sets the states of patches: the lock beside the database, and one on it.
+
+The one beside it says who has it, and is there before the database is. But it is only a name, which
+anybody can remove: another of the name would let a second daemon in. So whoever has it locks the
+database's own file as well, which is the same for every name that leads there.
+"""
 
 import asyncio
+import errno
 import fcntl
 import os
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from syncd.store.access import hindrance
+from syncd.store.access import beside, hindrance
 from syncd.store.errors import StoreError, StoreInUse
 
 PATIENCE_S = 5.0  # an operator's verb holds it for a moment, a daemon for its life
 LOOK_S = 0.02
+# One byte of the file, far from those that SQLite locks. Such a lock is this descriptor's alone,
+# and to be had wherever SQLite finds its own.
+_BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
+
+
+IN_USE = "{}: another syncd holds this database: stop it, or name another store.path"
 
 
 async def acquire(path: Path, patience_s: float) -> int:
@@ -24,10 +38,7 @@ async def acquire(path: Path, patience_s: float) -> int:
         # Nobody tells when it is free, and a thread that waits in flock() could not be called off.
         while not _is_ours(lock):
             if asyncio.get_running_loop().time() >= ends_at:
-                raise StoreInUse(
-                    f"{path}: another syncd holds this database: stop it, or name another"
-                    " store.path"
-                )
+                raise StoreInUse(IN_USE.format(path))
             await asyncio.sleep(LOOK_S)
         with suppress(OSError):
             os.ftruncate(lock, 0)  # it may be signed by a daemon that was killed
@@ -35,6 +46,36 @@ async def acquire(path: Path, patience_s: float) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def hold(path: Path) -> int:
+    """A descriptor that holds the database's own file, for whoever has its lock.
+
+    It must be closed after SQLite's connections in this process: each closing of such a file, by
+    whatever descriptor, takes the locks away that SQLite has on it.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        why = hindrance(path) or f"{path}: {error.strerror}: check its owner"
+        raise StoreError(why) from error
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _BYTE)
+    except OSError as error:
+        os.close(file)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise StoreInUse(IN_USE.format(path)) from error
+        raise StoreError(
+            f"{path}: {error.strerror}: this file system locks no files: move it to a local disk"
+        ) from error
+    return file
+
+
+def let_go(locks: Sequence[int]) -> None:
+    """Close descriptors that hold a database, the last one first: whoever has waited for the lock
+    beside it finds the file free."""
+    for lock in reversed(locks):
+        os.close(lock)
 
 
 def sign(lock: int) -> None:
@@ -58,7 +99,7 @@ def daemon_of(path: Path) -> int | None:
 def _held(path: Path) -> bytes | None:
     """What is written in the lock of a database while a process has it."""
     try:
-        lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(beside(path, ".lock"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -71,12 +112,13 @@ def _held(path: Path) -> bytes | None:
 
 
 def _opened(path: Path) -> int:
+    lock = beside(path, ".lock")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
         why = hindrance(path) or "check the folder's owner"
-        raise StoreError(f"{path}.lock: {error.strerror}: {why}") from error
+        raise StoreError(f"{lock}: {error.strerror}: {why}") from error
 
 
 def _is_ours(lock: int) -> bool:

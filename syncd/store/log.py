@@ -4,6 +4,8 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
+from syncd.store.access import beside
+
 LIMIT = 32 << 20  # bytes; SQLite itself writes the log back from 8 MiB on
 PATIENCE_S = 0.1  # for readers to finish; producers wait as long
 
@@ -12,7 +14,7 @@ class Log:
     """The log beside a database, looked at by whoever has just written to it."""
 
     def __init__(self, database: Path) -> None:
-        self._path = Path(f"{database}-wal")
+        self._path = beside(database, "-wal")
         self._allowed = LIMIT
 
     def shorten(self, db: sqlite3.Connection) -> None:

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from syncd.store import integrity
-from syncd.store.access import hindrance, log_left
+from syncd.store.access import beside, hindrance, linked, log_left
 from syncd.store.errors import (
     SQLITE_ERRORS,
     SqliteError,
@@ -41,13 +41,7 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
     `group_access` is a key of GROUP_MODES; None leaves the mode of a file that is there as it is.
     SQLite gives the -wal and -shm files the mode of the database.
     """
-    is_there(path)
-    if why := log_left(path):
-        raise StoreError(f"{path}: {why}")
-    try:
-        _set_mode(path, group_access)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}: check the folder and its owner") from error
+    prepare(path, group_access)
     db = _connect(f"{path.absolute().as_uri()}?mode=rw")
     try:
         _settle_in(db, path)
@@ -58,6 +52,17 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
         db.close()
         raise
     return db
+
+
+def prepare(path: Path, group_access: str | None = None) -> None:
+    """See to it that there is a file to open for writing. Raises StoreError as `open_writer`."""
+    is_there(path)
+    if why := log_left(path) or linked(path):
+        raise StoreError(f"{path}: {why}")
+    try:
+        _set_mode(path, group_access)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}: check the folder and its owner") from error
 
 
 def is_there(path: Path) -> bool:
@@ -144,7 +149,7 @@ def _nobody_else_has_it(path: Path, error: SqliteError) -> bool:
     content is in the database: whoever writes has a log beside it that is not empty."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     no_room = code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
-    log = Path(f"{path}-wal")
+    log = beside(path, "-wal")
     return no_room and not (log.exists() and log.stat().st_size)
 
 
@@ -175,7 +180,7 @@ def _set_mode(path: Path, group_access: str | None) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, mode))
         path.chmod(mode)  # whatever the umask
     elif group_access is not None:
-        for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        for file in (path, beside(path, "-wal"), beside(path, "-shm")):
             if file.exists() and stat.S_IMODE(file.stat().st_mode) != mode:
                 file.chmod(mode)
 

@@ -1,7 +1,6 @@
 """The store: accept, page, settle, read. Whoever holds one need not know that it is SQLite."""
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -32,7 +31,7 @@ from syncd.store.access import identity
 from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreError, StoreMoved, StoreUnavailable, StoreUnseen
 from syncd.store.lane import load_lane
-from syncd.store.lock import PATIENCE_S, acquire, sign
+from syncd.store.lock import PATIENCE_S, acquire, hold, let_go, sign
 from syncd.store.page import Cursor, Page
 from syncd.store.retention import Swept
 from syncd.store.verbs import Selection, Touched, Verb
@@ -65,7 +64,7 @@ class Store:
         reader: Connection,
         onlooker: Connection,
         *,
-        lock: int,
+        locks: Sequence[int],
         wall: Wall,
         connect: Connect,
     ) -> None:
@@ -73,7 +72,7 @@ class Store:
         self._writer = writer
         self._reader = reader
         self._onlooker = onlooker
-        self._lock = lock
+        self._locks = locks
         self._wall = wall
         self._connect = connect
         self._file = identity(path)
@@ -95,23 +94,29 @@ class Store:
         it cannot be used.
         """
         schema.is_there(path)
-        lock = await acquire(path, patience_s)
+        locks = [await acquire(path, patience_s)]
+
+        def opener(path: Path) -> sqlite3.Connection:
+            schema.prepare(path, group_access)
+            locks.append(hold(path))
+            return schema.open_writer(path, group_access)
+
         async with AsyncExitStack() as undone:
-            undone.callback(os.close, lock)
-            writer = await connect(lambda p: schema.open_writer(p, group_access), path)
+            undone.callback(let_go, locks)
+            writer = await connect(opener, path)
             undone.push_async_callback(writer.close)
             reader = await connect(schema.open_reader, path)
             undone.push_async_callback(reader.close)
             onlooker = await connect(schema.open_reader, path)
             undone.pop_all()
-        return cls(path, writer, reader, onlooker, lock=lock, wall=wall, connect=connect)
+        return cls(path, writer, reader, onlooker, locks=locks, wall=wall, connect=connect)
 
     async def close(self) -> None:
         """Write the log back into the database and let go of it."""
         await self._onlooker.close()
         await self._reader.close()
         await self._writer.close()
-        os.close(self._lock)
+        let_go(self._locks)
 
     def moved(self) -> StoreUnavailable | None:
         """Why the file is not known to be at its place any more, if so: it blocks for a moment."""
@@ -201,7 +206,7 @@ class Store:
         wall clock. If that is another time than the last daemon has found for the same boot, the
         clock was stepped since, and due times on disk go along.
         """
-        sign(self._lock)
+        sign(self._locks[0])
 
         def work(db: sqlite3.Connection) -> bool:
             instants.begin(db, self._wall(), boot, booted_at)

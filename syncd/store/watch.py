@@ -7,6 +7,8 @@ from pathlib import Path
 
 from asyncinotify import Inotify, Mask
 
+from syncd.store.access import beside
+
 SOON_S = 0.005  # between looks while a commit may be under way: at least, and at first …
 LATER_S = 0.08  # … and at last, the longer ago the last write to the log was, …
 ALERT_S = 1.0  # … for so long after it: an fsync may take its time
@@ -25,7 +27,7 @@ async def changes(database: Path, version: Callable[[], Awaitable[int]]) -> Asyn
     seen = await version()
     looked = written = loop.time()  # for all we know: a commit may be under way already
     with ExitStack() as stack:
-        inotify = _watching(Path(f"{database}-wal"), stack)
+        inotify = _watching(beside(database, "-wal"), stack)
         yield  # for what came before anybody watched
         while True:
             ago_s = loop.time() - written

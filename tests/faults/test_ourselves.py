@@ -18,12 +18,15 @@ from syncd.store import Cursor, Store
 
 
 def test_a_second_daemon_is_refused_and_the_first_does_not_notice(tmp_path: Path) -> None:
-    """On the same database; on the same socket with a database of its own; where the socket's path
-    is taken by a file. All the while the first delivers, and answers commands."""
+    """On the same database, by another name, and when its lock was removed; on the same socket with
+    a database of its own; where the socket's path is taken by a file. All the while the first
+    delivers, and answers commands."""
     with start_sandbox(tmp_path) as sandbox, start_daemon(tmp_path, sandbox.url) as daemon:
         own = {"path": str(tmp_path / "own" / "syncd.db")}
         spool = {"path": str(tmp_path / "own" / "spool")}
-        second = Daemon(tmp_path / "second", sandbox.url, store={"path": str(daemon.database)})
+        link = tmp_path / "link.db"
+        link.symlink_to(daemon.database)
+        second = Daemon(tmp_path / "second", sandbox.url, store={"path": str(link)})
         third = Daemon(
             tmp_path / "third", sandbox.url, store=own, spool=spool, control=at(daemon.socket)
         )
@@ -38,11 +41,15 @@ def test_a_second_daemon_is_refused_and_the_first_does_not_notice(tmp_path: Path
         third.configure(sandbox.url, store=own, spool=spool)
         with third.start():  # what was in the way is gone, and nothing was sent by that start
             assert "unclean_start" not in third.log()
+        Path(f"{daemon.database}.lock").unlink()
+        same_file = refused(second)
         daemon.insert(("run", "name", None))
         drained(daemon)
 
-        assert same_store[0] == same_socket[0] == no_socket[0] == 1
-        assert "another syncd holds this database" in same_store[1]
+        assert same_store[0] == same_file[0] == same_socket[0] == no_socket[0] == 1
+        held = f"syncd: {link}: another syncd holds this database: stop it"
+        assert same_store[1].startswith(held)
+        assert same_file[1].startswith(held)
         assert f"another syncd, pid {daemon.pid}, holds this database" in waited.stdout
         assert "fuser" not in waited.stdout
         assert str(daemon.socket) in same_socket[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from processes import Sandbox, environment, start_sandbox, syncd
+from processes import Daemon, Sandbox, environment, start_sandbox, syncd
 
 from syncd.store import schema
 
@@ -188,6 +188,30 @@ def test_a_schema_that_the_next_start_brings_up_to_date_is_no_failure(
     assert listed.returncode == 1
     assert f"{path}: {brought}" in listed.stderr
     assert after["database"] == ("ok", f"{path}: sound, schema version {len(scripts)}")
+
+
+def test_a_database_of_two_names_is_told(tmp_path: Path) -> None:
+    """No start would take it."""
+    syncd("enqueue", "r", "--name", "x", folder=tmp_path)
+    path = tmp_path / "state/syncd/syncd.db"
+    os.link(path, tmp_path / "other.db")
+
+    code, found = check(tmp_path, SYNCD_API__TOKEN="t")
+
+    assert (code, found["database"][0]) == (1, "FAIL")
+    assert f"{path}: `syncd run` cannot start: has 2 hard links" in found["database"][1]
+
+
+def test_a_second_name_of_the_database_is_told_under_the_daemon_too(daemon: Daemon) -> None:
+    other = daemon.database.with_name("other.db")
+    os.link(daemon.database, other)
+    try:
+        found = daemon.syncd("check")
+    finally:
+        other.unlink()
+
+    assert found.returncode == 1
+    assert f"FAIL  database       {daemon.database}: has 2 hard links" in found.stdout
 
 
 def test_who_keeps_the_database_locked_is_told(tmp_path: Path) -> None:

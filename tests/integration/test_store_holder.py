@@ -27,12 +27,14 @@ async def test_a_store_is_held_by_one_daemon_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_who_holds_a_store_as_a_daemon_is_known_by_its_pid(tmp_path: Path) -> None:
-    """And not taken for one when it is gone, nor is somebody who holds it for a moment after."""
-    path = tmp_path / "syncd.db"
+    """By whatever name one asks. And not taken for one when it is gone, nor is somebody who holds
+    it for a moment after."""
+    path, link = tmp_path / "syncd.db", tmp_path / "link.db"
+    link.symlink_to(path)
     async with opened(path) as store:
         before = daemon_of(path)
         await store.begin(60.0, None, 0.0)
-        begun = daemon_of(path)
+        begun = daemon_of(link)
     gone = daemon_of(path)
     async with opened(path):
         after = daemon_of(path)

@@ -304,6 +304,19 @@ def test_a_migration_that_was_cut_off_is_done_again_whole(
         assert db.execute("SELECT count(*) FROM counters").fetchone() == (6,)
 
 
+def test_a_database_of_two_names_is_not_written(tmp_path: Path) -> None:
+    """SQLite keeps a log beside each: what was committed by one name is not there by the other."""
+    path, other = made(tmp_path / "syncd.db"), tmp_path / "other.db"
+    os.link(path, other)
+
+    for name in (path, other):
+        with pytest.raises(StoreError, match=f"{name}: has 2 hard links, .* -samefile {name}"):
+            open_writer(name)
+    other.unlink()
+
+    open_writer(path).close()
+
+
 def test_readers_say_so_where_there_is_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no database here yet"):
         open_reader(tmp_path / "syncd.db")
