@@ -75,7 +75,7 @@ def offline(to: Door) -> dict[str, Any]:
     What only a running daemon can know, such as the pace in use, is null.
     """
     from syncd.spool import Spool
-    from syncd.store.access import log_left
+    from syncd.store.access import lost
     from syncd.store.lock import daemon_of, is_in_use
 
     spool = Spool(to.paths.spool, to.config.spool.settle_s, to.config.spool.max_file_bytes)
@@ -88,7 +88,7 @@ def offline(to: Door) -> dict[str, Any]:
     troubles = []
     if pid is None and is_in_use(to.paths.store):
         troubles.append(f"a process holds the database, and {UNHEARD.format(to.paths.socket)}")
-    if why := log_left(to.paths.store):
+    if why := lost(to.paths.store):
         troubles.append(f"{to.paths.store}: {why}")
     return {
         "daemon": stopped(paused=paused) if pid is None else _unheard(to, pid, paused=paused),

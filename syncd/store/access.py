@@ -5,6 +5,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+PAGE_BYTES = 512  # SQLite's smallest
+
 
 def beside(path: Path, end: str) -> Path:
     """A file that belongs to a database. Whatever name leads to it, SQLite has them where it is."""
@@ -29,7 +31,7 @@ def hindrance(path: Path, *, at_start: bool = False) -> str | None:
     Looks at the files that SQLite and the lock have there, and at the nearest folder that exists:
     missing ones are made at the start, which also gives its own database the mode it should have.
     """
-    if why := log_left(path) or linked(path):
+    if why := lost(path) or linked(path):
         return why
     for file in (beside(path, ".lock"), path, beside(path, "-wal"), beside(path, "-shm")):
         if not os.path.isfile(file) or os.access(file, os.R_OK | os.W_OK):
@@ -40,17 +42,32 @@ def hindrance(path: Path, *, at_start: bool = False) -> str | None:
     return folder_hindrance(path.parent) or folder_hindrance(beside(path, "").parent)
 
 
-def log_left(path: Path) -> str | None:
-    """Why no database may be opened at the path, if its log is there and it is not: a new one of
-    the name would take from it what was accepted last, and so does SQLite for an empty file."""
+def lost(path: Path) -> str | None:
+    """Why no database may be opened or made at the path, if one was there and is not any more.
+
+    A new one of the name would take from a log that is left what was accepted last. And SQLite
+    takes a file that is too short for a page, as a failed disk leaves it, for one that is new.
+    """
     log = beside(path, "-wal")
+    size = _size(path)
+    if _size(log) and not size:
+        return (
+            f"is {'not there' if size is None else 'empty'}, but its log is there, with what was"
+            f" accepted last: put the database back beside {log.name}, or move that away too"
+        )
+    if size is None or size >= PAGE_BYTES:
+        return None
+    return (
+        f"damaged: is {f'{size} bytes long' if size else 'empty'}, which no database is: put it"
+        " back from a copy; if there never was one, remove the file"
+    )
+
+
+def _size(file: Path) -> int | None:
+    """None for what is not there, or no file, or not to be looked at."""
     with suppress(OSError):
-        there = os.path.lexists(path)
-        if log.stat().st_size and not (there and path.stat().st_size):
-            return (
-                f"is {'empty' if there else 'not there'}, but its log is there, with what was"
-                f" accepted last: put the database back beside {log.name}, or move that away too"
-            )
+        if os.path.isfile(file):
+            return file.stat().st_size
     return None
 
 

@@ -10,8 +10,9 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from syncd.store.access import beside, hindrance
@@ -46,6 +47,24 @@ async def acquire(path: Path, patience_s: float) -> int:
         os.close(lock)
         raise
     return lock
+
+
+@contextmanager
+def alone_in(folder: Path, patience_s: float) -> Iterator[None]:
+    """Keep everybody else who makes a database in the folder waiting, for a moment."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ends_at = time.monotonic() + patience_s
+        while not _is_ours(lock):
+            if time.monotonic() >= ends_at:
+                raise StoreInUse(
+                    f"{folder}: another process keeps this folder locked: `fuser -v {folder}` names"
+                    " who has it open"
+                )
+            time.sleep(LOOK_S)
+        yield
+    finally:
+        os.close(lock)
 
 
 def hold(path: Path) -> int:

@@ -5,12 +5,13 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from syncd.store import integrity
-from syncd.store.access import beside, hindrance, linked, log_left
+from syncd.store.access import beside, hindrance, linked, lost
 from syncd.store.errors import (
     SQLITE_ERRORS,
     SqliteError,
@@ -19,6 +20,7 @@ from syncd.store.errors import (
     recovery,
     translated,
 )
+from syncd.store.lock import alone_in
 
 BUSY_TIMEOUT_S = 5.0
 AGAIN_S = 0.005
@@ -55,12 +57,21 @@ def open_writer(path: Path, group_access: str | None = None) -> sqlite3.Connecti
 
 
 def prepare(path: Path, group_access: str | None = None) -> None:
-    """See to it that there is a file to open for writing. Raises StoreError as `open_writer`."""
-    is_there(path)
-    if why := log_left(path) or linked(path):
+    """See to it that there is a database to open for writing, and who may. Raises StoreError as
+    `open_writer`."""
+    there = is_there(path)
+    if why := lost(path) or linked(path):
         raise StoreError(f"{path}: {why}")
     try:
-        _set_mode(path, group_access)
+        if not there:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with alone_in(beside(path, "").parent, BUSY_TIMEOUT_S):
+                if not is_there(path):  # nobody was faster
+                    _make(path, GROUP_MODES[group_access or "none"])
+        elif group_access is not None:
+            _set_mode(path, GROUP_MODES[group_access])
+    except SQLITE_ERRORS as error:
+        raise translated(error, str(path)) or error from error
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}: check the folder and its owner") from error
 
@@ -87,7 +98,7 @@ def open_reader(path: Path, *, also_older: bool = False) -> sqlite3.Connection:
     One of an older schema is none, unless `also_older`: only a writer brings it up to date.
     """
     there = is_there(path)
-    if why := log_left(path):
+    if why := lost(path):
         raise StoreError(f"{path}: {why}")
     if not there:
         raise StoreError(NOT_YET.format(path))
@@ -173,16 +184,22 @@ def _text(raw: bytes) -> str:
     return raw.decode(errors="replace")
 
 
-def _set_mode(path: Path, group_access: str | None) -> None:
-    mode = GROUP_MODES[group_access or "none"]
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, mode))
-        path.chmod(mode)  # whatever the umask
-    elif group_access is not None:
-        for file in (path, beside(path, "-wal"), beside(path, "-shm")):
-            if file.exists() and stat.S_IMODE(file.stat().st_mode) != mode:
-                file.chmod(mode)
+def _make(path: Path, mode: int) -> None:
+    """Make the database whole under another name first: so an empty one is never one of ours."""
+    real, new = beside(path, ""), beside(path, ".new")
+    for left in (new, beside(new, "-wal"), beside(new, "-shm"), beside(new, "-journal")):
+        left.unlink(missing_ok=True)  # of a start that was cut off
+    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode))
+    new.chmod(mode)  # whatever the umask
+    with closing(_connect(f"{new.as_uri()}?mode=rw")) as db:
+        _settle_in(db, new)
+    new.rename(real)  # nothing is in it yet; the first commit syncs the folder too
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    for file in (path, beside(path, "-wal"), beside(path, "-shm")):
+        if file.exists() and stat.S_IMODE(file.stat().st_mode) != mode:
+            file.chmod(mode)
 
 
 def version(db: sqlite3.Connection) -> int:

@@ -11,6 +11,7 @@ from syncd.core.outcome import Blame, Trouble
 from syncd.core.patch import Patch
 from syncd.core.settlement import Dead, Deferred, Delivered, RunDead
 from syncd.store import Cursor, Page, Store
+from syncd.store.schema import open_writer
 
 NOON = 1_770_638_400.0  # 2026-02-09T12:00:00Z
 
@@ -33,6 +34,12 @@ async def opened(path: Path, wall: Wall | None = None) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def made(path: Path) -> Path:
+    """A database of ours, closed."""
+    open_writer(path).close()
+    return path
 
 
 def insert(path: Path, *rows: tuple[str, str | None, str | None]) -> None:

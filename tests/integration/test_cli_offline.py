@@ -181,14 +181,22 @@ def test_a_reader_without_a_database_is_one_line(tmp_path: Path) -> None:
     assert "no database here yet" in found.stderr
 
 
-def test_a_database_that_nobody_has_made_yet_is_none(tmp_path: Path) -> None:
-    """SQLite's own shell leaves an empty file behind when it is asked for a table too early."""
-    (tmp_path / "empty.db").touch()
+@pytest.mark.parametrize("command", ["run", "check", "status", "list", "enqueue r --name n"])
+def test_an_empty_file_is_not_taken_for_a_database_in_which_nothing_waits(
+    tmp_path: Path, command: str
+) -> None:
+    """A power loss may have emptied it. SQLite's own shell leaves one, too, where it is asked too
+    early: that may be removed."""
+    database(tmp_path).parent.mkdir(parents=True)
+    database(tmp_path).touch()
 
-    found = syncd("list", folder=tmp_path, SYNCD_STORE__PATH=str(tmp_path / "empty.db"))
+    found = syncd(*command.split(), folder=tmp_path, SYNCD_API__TOKEN="t")
 
+    told = found.stderr + found.stdout
     assert found.returncode == 1
-    assert "no database here yet" in found.stderr
+    assert "damaged: is empty, which no database is: put it back from a copy" in told
+    assert "if there never was one, remove the file" in told
+    assert database(tmp_path).read_bytes() == b""
 
 
 @pytest.mark.parametrize("command", ["run", "list", "check", "pause", "enqueue r --name n"])

@@ -1,16 +1,14 @@
-"""The database as a file: made, opened again, refused where it is not ours, and its modes."""
+"""The database as a file: opened again, brought up to date, refused where it is not ours."""
 
 import hashlib
 import os
 import sqlite3
-import stat
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from threading import Barrier
 
 import pytest
+from stores import made
 
 from syncd.cli.door import opened
 from syncd.store import StoreError, StoreUnavailable, integrity, read, schema
@@ -21,16 +19,6 @@ INDEX_OF_TURNS = "CREATE INDEX lanes_turn ON lanes ((failures > 1), due_at)"
 
 def fingerprint(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def made(path: Path) -> Path:
-    """A database of ours, closed."""
-    open_writer(path).close()
-    return path
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
 
 
 def changed(path: Path, *statements: str) -> None:
@@ -219,30 +207,6 @@ def test_a_state_that_is_none_is_damage_for_everybody(tmp_path: Path) -> None:
     assert flaws[0] == "damaged: patch 1 is in no state that a patch can be in"
 
 
-def test_an_empty_file_is_made_a_database(tmp_path: Path) -> None:
-    path = tmp_path / "syncd.db"
-    path.touch()
-
-    with closing(open_writer(path)) as db:
-        assert db.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
-
-
-@pytest.mark.parametrize("attempt", range(8))
-def test_first_opens_at_once_make_one_database(tmp_path: Path, attempt: int) -> None:
-    openers, path = 6, tmp_path / "syncd.db"
-    together = Barrier(openers)
-
-    def open_it() -> int:
-        together.wait()
-        with closing(open_writer(path)) as db:
-            return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-    with ThreadPoolExecutor(openers) as threads:
-        opened = [threads.submit(open_it) for _ in range(openers)]
-
-    assert [one.result() for one in opened] == [schema.newest()] * openers
-
-
 def of_version(path: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A database as the syncd of that schema version has made it, closed."""
     scripts = schema._migrations()[:version]
@@ -358,50 +322,3 @@ def test_a_path_with_signs_that_mean_something_in_a_uri_is_only_a_path(tmp_path:
     assert path.exists()
     with closing(open_reader(path)) as db:
         assert db.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
-
-
-# Modes
-
-
-def test_a_new_database_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        path = made(tmp_path / "state" / "syncd.db")
-    finally:
-        os.umask(before)
-
-    assert mode(path) == 0o600
-    assert mode(path.parent) == 0o700
-
-
-@pytest.mark.parametrize(("access", "expected"), [("read", 0o640), ("write", 0o660)])
-def test_the_group_gets_in_where_the_operator_says_so(
-    tmp_path: Path, access: str, expected: int
-) -> None:
-    path = tmp_path / "syncd.db"
-
-    with closing(open_writer(path, access)) as db:
-        db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('r', 'n')")
-        modes = {file.name: mode(file) for file in tmp_path.iterdir()}
-
-    assert modes == dict.fromkeys(["syncd.db", "syncd.db-wal", "syncd.db-shm"], expected)
-
-
-def test_the_mode_of_a_database_that_is_there_is_left_alone_unless_asked(tmp_path: Path) -> None:
-    path = made(tmp_path / "syncd.db")
-    path.chmod(0o644)
-
-    made(path)
-    assert mode(path) == 0o644
-    open_writer(path, "none").close()
-    assert mode(path) == 0o600
-
-
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with pytest.raises(StoreError) as refused:
-        open_writer(tmp_path / "file" / "syncd.db")
-
-    assert str(refused.value).count("\n") == 0
-    assert "check" in str(refused.value)
