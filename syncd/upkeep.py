@@ -54,9 +54,9 @@ async def close_abandoned(store: Store, attended: Callable[[], Collection[int]])
                     log.warning("store.unavailable", doing="close_abandoned", error=str(error))
                 told = True
             else:
-                if told:
+                if told and store.trouble is None:
                     log.warning("store.available")
-                told = False
+                    told = False
         await asyncio.sleep(AGAIN_S)
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 PAGE_BYTES = 512  # SQLite's smallest
+ROOM_BYTES = 1 << 20
 
 
 def beside(path: Path, end: str) -> Path:
@@ -40,6 +41,15 @@ def hindrance(path: Path, *, at_start: bool = False) -> str | None:
             continue
         return _denied(file)
     return folder_hindrance(path.parent) or folder_hindrance(beside(path, "").parent)
+
+
+def has_room(path: Path) -> bool:
+    """Whether the disk of a database has room for what is usually written at once."""
+    try:
+        disk = os.statvfs(path)
+    except OSError:  # who writes will see
+        return True
+    return disk.f_bavail * disk.f_frsize >= ROOM_BYTES
 
 
 def lost(path: Path) -> str | None:

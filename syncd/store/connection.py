@@ -8,6 +8,7 @@ from typing import Self, TypeVar
 
 import aiosqlite
 
+from syncd.store.access import has_room
 from syncd.store.errors import (
     SQLITE_ERRORS,
     StoreBusy,
@@ -62,17 +63,27 @@ class Connection:
     async def atomic(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction: when this returns, it is on disk; if it raises, undone."""
         try:
-            result = await self.run(lambda db: self._committed(db, work))
+            result, over = await self.run(lambda db: self._committed(db, work))
         except (StoreBusy, StoreFull) as error:
             self.trouble = error
             raise
-        self.trouble = None
+        if over:
+            self.trouble = None
         return result
 
-    def _committed(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _committed(
+        self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]
+    ) -> tuple[T, bool]:
+        """What `work` returns, and whether this proves that there is no trouble any more.
+
+        Whoever begins a transaction has the lock; but what changes nothing is never written. And on
+        a full disk a little still finds room in the log, where a larger transaction has failed.
+        """
+        before = db.total_changes
         result = transaction(db, work)
         self._log.shorten(db)
-        return result
+        full = isinstance(self.trouble, StoreFull)
+        return result, not full or (db.total_changes > before and has_room(self._path))
 
     async def close(self) -> None:
         """Finish what is queued, then close."""

@@ -9,6 +9,7 @@ CLOSED_AT = "closed_at"  # when that was asked for
 RUNNING = "running"  # a daemon has started and not stopped in order
 STOPPED = "stopped"  # when the last daemon had nothing in flight any more, on two clocks
 UNCLEAN = "unclean"  # JSON {"until", "upto_id"}: what was in flight at an unclean stop
+TRIED = "tried"  # when it was last tried whether anything can be written again
 BOOTED = "booted"  # JSON {"boot", "at"}: the boot of the last daemon, and when it began
 
 

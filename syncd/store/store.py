@@ -168,8 +168,17 @@ class Store:
         await self._writer.atomic(lambda db: accept.close_batches_but(db, begun, self._wall()))
 
     async def close_abandoned(self, attended: Collection[int]) -> None:
-        """Batches of `syncd enqueue` that are not among these and no longer grow are cut off."""
-        await self._writer.atomic(lambda db: accept.close_abandoned(db, attended, self._wall()))
+        """Batches of `syncd enqueue` that are not among these and no longer grow are cut off.
+
+        While there is trouble something is written in any case: only that shows that it is over.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            accept.close_abandoned(db, attended, self._wall())
+            if self.trouble is not None:
+                facts.set_fact(db, facts.TRIED, str(self._wall()))
+
+        await self._writer.atomic(work)
 
     async def page(
         self,

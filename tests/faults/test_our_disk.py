@@ -3,6 +3,8 @@
 import json
 import os
 import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 import feed
@@ -11,6 +13,9 @@ from disks import small_disk
 from oracle import differing, one_by_one
 from processes import start_daemon, start_sandbox
 from watched import BIG, content, drained, events, refused, until
+
+from syncd.core.patch import Patch
+from syncd.store import Store, StoreFull
 
 
 def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
@@ -48,6 +53,31 @@ def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
         first = [visit for visit in sandbox.requests() if visit["run"].startswith("run_")]
         assert len(first) == 12, "none was sent again"
         assert daemon.stop() == 0
+
+
+async def test_a_full_disk_is_told_for_as_long_as_it_is_full(tmp_path: Path) -> None:
+    """What is tried meanwhile may find nothing to write, or room enough in the log: that proves
+    nothing for what was refused."""
+    with small_disk(tmp_path / "state", "8m") as disk:
+        store = await Store.open(disk.path / "syncd.db", time.time)
+        await store.accept([Patch("before", BIG) for _ in range(20)])
+        with closing(sqlite3.connect(store.path)) as db:
+            db.execute("PRAGMA wal_checkpoint")  # the log begins anew, and there is room in it
+        disk.fill()
+        with pytest.raises(StoreFull):
+            await store.accept([Patch(f"run_{n}", BIG) for n in range(60)])
+        await store.close_abandoned(())
+        full = store.trouble
+        disk.free()
+        await store.untrouble(["nobody"])
+        unproven = store.trouble
+        await store.close_abandoned(())
+        over = store.trouble
+        await store.close()
+
+    assert full is unproven
+    assert "full" in str(full)
+    assert over is None
 
 
 def test_on_a_full_disk_it_refuses_to_start_and_starts_later(tmp_path: Path) -> None:
