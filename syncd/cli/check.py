@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from syncd.cli.door import Door, is_there, opened, strict_door
+from syncd.cli.door import Door, is_there, must_be_there, opened, strict_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
 from syncd.cli.status import UNHEARD
@@ -143,7 +143,7 @@ def _daemon(to: Door) -> Iterator[tuple[Level, str]]:
 
 
 def _database(to: Door) -> Iterator[tuple[Level, str]]:
-    from syncd.store import integrity
+    from syncd.store import StoreMoved, integrity
     from syncd.store.access import linked
     from syncd.store.schema import locked, newest, open_reader, version
 
@@ -151,12 +151,12 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
     if why := _hindrance(to, path):
         yield Level.FAIL, f"{path}: `syncd run` cannot start: {why}"
         return
+    if _is_moved(to):  # whatever is there now
+        yield Level.FAIL, str(StoreMoved(path))
+        return
+    must_be_there(path)
     if not is_there(path):
-        if _is_up(to):
-            what = "is not there, though the daemon runs: put it back, with its -wal"
-            yield Level.FAIL, f"{path}: {what}"
-        else:
-            yield Level.OK, f"{path}: not there yet: the daemon makes it"
+        yield Level.OK, f"{path}: not there yet: the daemon makes it"
         return
     with opened(partial(open_reader, also_older=True), path) as db:
         found = version(db)
@@ -177,6 +177,15 @@ def _database(to: Door) -> Iterator[tuple[Level, str]]:
     if not flaws:
         later = f": the next `syncd run` brings it to {newest()}" if found < newest() else ""
         yield Level.OK, f"{path}: sound, schema version {found}{later}"
+
+
+def _is_moved(to: Door) -> bool:
+    """Whether the daemon's database is not in its place, as far as the daemon can say."""
+    try:
+        status = to.status()
+    except SyncdError:
+        return not is_there(to.paths.store)
+    return status is not None and (status["daemon"]["moved"] or not is_there(to.paths.store))
 
 
 def _hindrance(to: Door, path: Path) -> str | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from syncd.store.access import beside, hindrance
+from syncd.store.access import beside, hindrance, linked, lost
 from syncd.store.errors import StoreError, StoreInUse
 
 PATIENCE_S = 5.0  # an operator's verb holds it for a moment, a daemon for its life
@@ -136,8 +136,10 @@ def _opened(path: Path) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        why = hindrance(path) or "check the folder's owner"
-        raise StoreError(f"{lock}: {error.strerror}: {why}") from error
+        if why := lost(path) or linked(path):
+            raise StoreError(f"{path}: {why}") from error
+        why = hindrance(path) or f"{lock}: {error.strerror}: check the folder's owner"
+        raise StoreError(why) from error
 
 
 def _is_ours(lock: int) -> bool:

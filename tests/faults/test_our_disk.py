@@ -119,7 +119,8 @@ def test_where_nothing_can_be_written_it_refuses_to_start(tmp_path: Path) -> Non
 
         code, words = refused(daemon)
         assert code == 1
-        assert "Read-only file system" in words
+        lock = f"{daemon.database}.lock"
+        assert words == f"syncd: {lock}: on a read-only file system: mount it for writing"
         assert content(disk.path) == before
         down = daemon.syncd("status")
         assert down.returncode == 3, down.stderr

@@ -23,10 +23,13 @@ def test_whoever_holds_the_database_unheard_is_told(tmp_path: Path) -> None:
     daemon.database.parent.mkdir(parents=True)
     with in_use(daemon.database):
         found = daemon.status()
+        checked = daemon.syncd("check").stdout
 
     (trouble,) = found["troubles"]
     assert f"none answers at {daemon.socket}" in trouble
     assert "restart" in trouble
+    missed = f"{daemon.database}: is not there, though a process uses it"
+    assert f"FAIL  database       {missed}" in checked
     assert daemon.status()["troubles"] == []
 
 
@@ -111,9 +114,9 @@ def test_a_database_that_was_moved_under_the_daemon_takes_nothing_in_until_it_is
         while (healed := daemon.status())["troubles"]:
             assert daemon.database.exists()
 
-    assert checked.returncode == 1
-    assert any(line.startswith("FAIL  database") for line in checked.stdout.splitlines())
     moved = f"{daemon.database}: the database was moved or removed"
+    assert checked.returncode == 1
+    assert f"FAIL  database       {moved}" in checked.stdout
     assert [(found.returncode, found.stderr) for found in looked] == [(0, "")] * len(readers)
     assert "there" in looked[0].stdout
     assert "there" in looked[2].stdout
