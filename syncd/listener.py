@@ -10,6 +10,8 @@ from aiohttp import web
 
 from syncd.errors import SyncdError
 
+NO_SOCKET = "not a socket: move it away, or name another control.socket"
+
 
 class Listener:
     """Has a runner serve at a path. Only a socket that nobody listens on is ever taken away."""
@@ -50,11 +52,13 @@ class Listener:
         """Why no command can get here, if so."""
         if self._is_ours():
             return None
-        what = "is another process's" if self._is_there() else "was removed"
+        if not os.path.lexists(self._path):
+            what = "was removed"
+        elif self._path.is_socket():
+            what = "is another process's"
+        else:
+            what = "is not a socket: move it away"
         return f"no command can get here: {self._path} {what}"
-
-    def _is_there(self) -> bool:
-        return os.path.lexists(self._path)
 
     def _is_ours(self) -> bool:
         with suppress(OSError):
@@ -99,8 +103,8 @@ def _make_way(path: Path) -> None:
     """A socket left behind by a killed daemon is removed; one that answers is not."""
     try:
         if not path.is_socket():
-            if path.exists():
-                raise SyncdError(f"{path}: not a socket: name another control.socket")
+            if os.path.lexists(path):
+                raise SyncdError(f"{path}: {NO_SOCKET}")
             return
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1.0)

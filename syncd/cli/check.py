@@ -17,7 +17,7 @@ import click
 from syncd.cli.door import Door, is_there, must_be_there, opened, strict_door
 from syncd.cli.options import config_option, json_option
 from syncd.cli.printing import plain
-from syncd.cli.status import UNHEARD
+from syncd.cli.status import is_taken, unheard
 from syncd.config import read_token, unit_warnings
 from syncd.config.keys import HOSTS
 from syncd.core.answer import NoReply, NotSent, Reply, error_in, is_error
@@ -134,7 +134,11 @@ def _daemon(to: Door) -> Iterator[tuple[Level, str]]:
     status = to.status()
     if status is None:
         if pid := daemon_of(to.paths.store):
-            yield Level.WARN, f"runs, pid {pid}, but {UNHEARD.format(to.paths.socket)}"
+            yield Level.WARN, f"runs, pid {pid}, but {unheard(to.paths.socket)}"
+            return
+        if is_taken(to.paths.socket):
+            why = "not a socket: move it away, or name another control.socket"
+            yield Level.FAIL, f"{to.paths.socket}: `syncd run` cannot start: {why}"
             return
         yield Level.WARN, f"nobody listens on {to.paths.socket}: the daemon is not running"
     else:

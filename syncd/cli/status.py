@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -87,7 +88,7 @@ def offline(to: Door) -> dict[str, Any]:
     nothing_waits = known["outbox"]["pending"] == 0
     troubles = []
     if pid is None and is_in_use(to.paths.store):
-        troubles.append(f"a process holds the database, and {UNHEARD.format(to.paths.socket)}")
+        troubles.append(f"a process holds the database, and {unheard(to.paths.socket)}")
     if why := lost(to.paths.store):
         troubles.append(f"{to.paths.store}: {why}")
     return {
@@ -109,10 +110,22 @@ def offline(to: Door) -> dict[str, Any]:
     }
 
 
-UNHEARD = (
-    "none answers at {}: a daemon that has just started, or whose socket was removed, makes one"
-    " within seconds; if this lasts, restart it"
-)
+def is_taken(socket: Path) -> bool:
+    """Whether something is in a socket's place that is none: no daemon takes that away."""
+    return os.path.lexists(socket) and not socket.is_socket()
+
+
+def unheard(socket: Path) -> str:
+    """Why a daemon that is there does not answer at its socket, and what to do about it."""
+    if is_taken(socket):
+        return (
+            f"none answers at {socket}: what lies there is not a socket: move it away, and the"
+            " daemon makes its socket anew within seconds"
+        )
+    return (
+        f"none answers at {socket}: a daemon that has just started, or whose socket was removed,"
+        " makes one within seconds; if this lasts, restart it"
+    )
 
 
 def stopped(*, paused: bool) -> dict[str, Any]:
@@ -136,8 +149,7 @@ def _unheard(to: Door, pid: int, *, paused: bool) -> dict[str, Any]:
     return stopped(paused=paused) | {
         "running": True,
         "state": "paused" if paused else "running",
-        "reason": ("an operator has paused sending; " if paused else "")
-        + UNHEARD.format(to.paths.socket),
+        "reason": ("an operator has paused sending; " if paused else "") + unheard(to.paths.socket),
         "pid": pid,
     }
 

@@ -52,9 +52,12 @@ def test_nothing_is_handed_in_beside_a_database_that_its_user_misses(tmp_path: P
 
 
 def test_a_socket_that_was_removed_is_soon_there_again(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Until then nobody takes the daemon for down."""
+    """Until then nobody takes the daemon for down. What else lies in its place is named."""
     with start_daemon(tmp_path, sandbox.url) as daemon:
         with halted(daemon):  # or it may be there again at once
+            daemon.socket.unlink()
+            daemon.socket.write_text("somebody's")
+            taken = daemon.status()["daemon"]["reason"], daemon.syncd("check").stdout
             daemon.socket.unlink()
             looked = daemon.syncd("status", "--json")
             screen = daemon.syncd("status").stdout
@@ -65,7 +68,16 @@ def test_a_socket_that_was_removed_is_soon_there_again(sandbox: Sandbox, tmp_pat
             assert time.monotonic() < deadline, daemon.log()
         daemon.stop()
         stopped = daemon.syncd("status")
+        assert not daemon.socket.exists()
+        daemon.socket.write_text("somebody's")
+        refused = daemon.syncd("check")
+        daemon.socket.unlink()
 
+    for told in taken:
+        there = f"none answers at {daemon.socket}: what lies there is not a socket: move it away"
+        assert there in told
+    start = f"{daemon.socket}: `syncd run` cannot start: not a socket: move it away"
+    assert (refused.returncode, f"FAIL  daemon         {start}" in refused.stdout) == (1, True)
     unheard = json.loads(looked.stdout)["daemon"]
     assert looked.returncode == 0
     assert (unheard["running"], unheard["pid"]) == (True, daemon.pid)

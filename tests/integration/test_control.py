@@ -120,6 +120,21 @@ async def test_a_socket_in_the_place_of_one_that_was_removed_stays_while_it_answ
     assert asking.listener.trouble is None
 
 
+@pytest.mark.parametrize("leads", [None, "nowhere"], ids=["file", "link"])
+async def test_what_is_no_socket_is_named_until_it_is_moved_away(
+    asking: Asking, leads: str | None
+) -> None:
+    asking.path.unlink()
+    asking.path.touch() if leads is None else asking.path.symlink_to(leads)
+    with pytest.raises(SyncdError, match=r"syncd\.sock: not a socket: move it away"):
+        await asking.listener.go_on()
+    told = asking.listener.trouble
+    asking.path.unlink()
+
+    assert told == f"no command can get here: {asking.path} is not a socket: move it away"
+    assert await asking.listener.go_on() is True
+
+
 async def test_without_descriptors_it_is_made_anew_later(asking: Asking) -> None:
     asking.path.unlink()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
