@@ -163,7 +163,7 @@ class Gate:
                     self._breaker, now, self._probe_wait_s(), probe=probe
                 )
             case Unavailable():
-                self._unavailable(run_id, outcome, now, probe=probe, again=again)
+                self._unavailable(run_id, outcome, now, probe=probe, again=again, aside=aside)
         self._changed.set()
         return self._told(was, outcome)
 
@@ -307,7 +307,14 @@ class Gate:
         return max(self._pace.due, self._closed_until) - now
 
     def _unavailable(
-        self, run_id: str, outcome: Unavailable, now: float, *, probe: bool, again: bool
+        self,
+        run_id: str,
+        outcome: Unavailable,
+        now: float,
+        *,
+        probe: bool,
+        again: bool,
+        aside: bool,
     ) -> None:
         asked = outcome.retry_after_s
         if outcome.disregarded is not None:
@@ -330,7 +337,7 @@ class Gate:
         else:
             wait_s = self._probe_wait_s()
             self._breaker = breaker.bad(
-                self._breaker, run_id, now, wait_s, probe=probe, again=again
+                self._breaker, run_id, now, wait_s, probe=probe, again=again, aside=aside
             )
 
     def _told(self, was: Breaker, outcome: Outcome) -> bool:

@@ -1,13 +1,14 @@
 """The lanes loaded into memory: read from the outbox a page at a time, given out one by one."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
 
 from syncd.core.outcome import Blame, Trouble
-from syncd.core.schedule import Lane, Schedule
+from syncd.core.schedule import FAILING, Lane, Rank, Schedule, rank_of
 from syncd.core.settlement import Dead
 from syncd.store import Cursor, Store, StoreUnavailable
 
@@ -19,6 +20,8 @@ LOW = 64  # fewer ready lanes than this that do not keep failing: read the next 
 MOST_LOADED = 2 * PAGE  # with as many loaded, lanes that keep failing have to wait for room
 FAILING_SHARE = 4  # of the turns and slots one in so many, but at least one, is for those that do
 SLOW_LOOK_S = 30.0  # a whole look at the outbox, in case a wake-up was lost
+
+FRONT: Rank = 1 - (1 << 63), 0, ""  # before everybody
 
 
 class Lanes:
@@ -35,8 +38,12 @@ class Lanes:
         self._exhausted = False
         self._next_due_at: float | None = None
         self._turns = 0
-        self._probed_last = False
-        """The last probe was for the last in line."""
+        self._probing: Rank = FRONT
+        """Where the last probe has gone, or the next is to go …"""
+        self._failed_too = False
+        """… even to one that had failed though others have not."""
+        self._probed_failures = 0
+        """How often the one had failed that the last probe was for."""
         self._aside = False
         """The last turn was not the first in line's."""
         self._wanted: str | None = None
@@ -115,19 +122,29 @@ class Lanes:
         self._wanted = None  # no probe is asked for any more
         return self._schedule.take(steady=turn_of_others or not self._room_for_failing(slots))
 
-    def take_to_probe(self, *, last: bool) -> Lane | None:
-        """The lane that is wanted, or whose answer tells most about the service: see `Schedule`."""
-        self._probed_last = self._aside = last
-        return self._schedule.take_to_probe(last=last, wanted=self._wanted)
+    def take_to_probe(self) -> Lane | None:
+        """The lane that is wanted, or the one of where the probe is to go."""
+        fewest = self._schedule.fewest_failures
+        lane = self._schedule.take_run(self._wanted) or self._schedule.take_beside(
+            self._probing, math.inf if self._failed_too else fewest
+        )
+        self._aside = True
+        if lane is not None:
+            self._probing, self._probed_failures = rank_of(lane), lane.failures
+            lane.aside = lane.failures > fewest
+        return lane
 
-    def take_in_doubt(self) -> Lane | None:
-        """Every second time the last in line, if a probe has found out there how the service is,
-        and some have not failed yet; else None: it is the turn of the first.
+    def take_in_doubt(self, slots: int) -> Lane | None:
+        """Every second time one next to where a probe has found that the service is back, that had
+        failed no more often; else None: it is the turn of the first in line.
 
-        If those in front cannot be served, they do not hold up those behind, who can.
+        If those in front cannot be served, they do not hold up others who can.
         """
-        self._aside = not self._aside and self._probed_last and self.has_newcomer
-        lane = self._schedule.take_to_probe(last=True) if self._aside else None
+        self._aside = not self._aside
+        if not self._aside:
+            return None
+        most = math.inf if self._room_for_failing(slots) else FAILING - 1
+        lane = self._schedule.take_beside(self._probing, min(most, self._probed_failures))
         if lane is not None:
             lane.aside = True
         return lane
@@ -137,24 +154,34 @@ class Lanes:
         if self._wanted is not None:
             known = self._cursor
             with suppress(StoreUnavailable):
-                lane = await self._store.lane(self._wanted)
-                if lane is not None and self._cursor is known:
-                    self._schedule.add([lane])
+                self._add_alone(await self._store.lane(self._wanted), known)
 
-    async def load_last(self) -> None:
-        """Load the last in line too, which may be far beyond the lanes that are read ahead."""
+    async def load_to_probe(self, share: float | None) -> None:
+        """Load the lane too with that share of the line before it, which may be far beyond those
+        that are read ahead; with None one that has failed, and is due longest.
+
+        Else whoever fails because of the service would wait for all who fail of themselves.
+        """
         known = self._cursor
         with suppress(StoreUnavailable):
-            lane = await self._store.last_in_line()
-            if self._cursor is not known:
-                return  # an operator has moved the ground meanwhile
-            if lane is not None and not lane.troubled:
-                self._schedule.add([lane])
+            found = await self._store.to_probe(share, self._schedule.runs)
+            self._probing, lane = found or (FRONT, None)
+            self._failed_too = found is not None and share is None
+            self._add_alone(lane, known)
+
+    async def load_in_doubt(self) -> None:
+        """Load whom `take_in_doubt` gives next, wherever it stands in line."""
+        if self._aside:
+            return
+        known = self._cursor
+        with suppress(StoreUnavailable):
+            most, loaded = self._probed_failures, self._schedule.runs
+            self._add_alone(await self._store.beside(self._probing, most, loaded), known)
 
     @property
-    def has_newcomer(self) -> bool:
-        """Whether one that may go has not failed yet."""
-        return self._schedule.has_newcomer
+    def newcomer(self) -> str | None:
+        """The run of the first in line that may go and has not failed yet."""
+        return self._schedule.newcomer
 
     def reserve(self, run: str) -> bool:
         """Keep a run busy for another purpose, until `let_go`. False if it is busy already."""
@@ -219,6 +246,11 @@ class Lanes:
 
     def _room_for_failing(self, slots: int) -> bool:
         return self._schedule.failing_busy < max(1, slots // FAILING_SHARE)
+
+    def _add_alone(self, lane: Lane | None, known: Cursor) -> None:
+        """Unless an operator has moved the ground since it was read."""
+        if lane is not None and self._cursor is known:
+            self._schedule.add([lane])
 
     async def _page(self, limit: int) -> None:
         """Take up to `limit` lanes from the outbox."""

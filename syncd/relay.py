@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from syncd.attempt import Attempts, Transport
-from syncd.core.breaker import Probe
+from syncd.core.breaker import Probe, share
 from syncd.core.figures import RelayFigures
 from syncd.core.liveness import Standing, Waits
 from syncd.core.plan import request_of
@@ -205,12 +205,16 @@ class Relay:
             self.figures.works(self._step[1])
             if self._gate.down and (wait_s := self._gate.wait_s) > 0:
                 # Whoever waits in line at the gate does not see who comes, and may be news.
-                if not (self._gate.doubtful and self._lanes.has_newcomer):
+                newcomer = self._lanes.newcomer if self._gate.doubtful else None
+                if newcomer is None:
                     await self._lanes.rest(wait_s)
                     continue
+                self._lanes.want(newcomer)
                 self._gate.hurry()
-            if self._gate.down or self._gate.unsure:
-                await self._lanes.load_last()
+            if trips := self._gate.trips:
+                await self._lanes.load_to_probe(share(trips))
+            elif self._gate.unsure:
+                await self._lanes.load_in_doubt()
             await self._lanes.load_wanted()
             probe = await self._gate.enter()
             self._stepped(Waits.NOTHING)
@@ -225,10 +229,11 @@ class Relay:
     def _next(self, probe: bool) -> Lane | None:
         """Whose turn it is: the first in line's, unless it is not known who can be served."""
         if probe:
-            return self._lanes.take_to_probe(last=self._gate.trips % 2 == 0)
-        if self._gate.unsure and (lane := self._lanes.take_in_doubt()) is not None:
+            return self._lanes.take_to_probe()
+        slots = self._gate.slots
+        if self._gate.unsure and (lane := self._lanes.take_in_doubt(slots)) is not None:
             return lane
-        return self._lanes.take(self._gate.slots)
+        return self._lanes.take(slots)
 
     async def _begin(self, tasks: asyncio.TaskGroup, probe: bool) -> None:
         """Start the next lane's request in a task of its own."""

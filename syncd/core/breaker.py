@@ -5,6 +5,7 @@ from enum import StrEnum
 
 STREAK = 5  # failures in a row …
 RUNS = 3  # … that speak for the service only if they come from this many runs
+APART = (5**0.5 - 1) / 2  # steps of so much of a line, over and over, leave no part of it out
 
 
 class Position(StrEnum):
@@ -64,6 +65,25 @@ def may_pass(breaker: Breaker, now: float) -> bool:
             return False
 
 
+def share(trips: int) -> float | None:
+    """How much of the line stands before the one that the next probe is to go to: 1 for the last;
+    None: it is the turn of those that had failed.
+
+    Those within come to lie evenly, however many there are: of a stretch that is the n-th part of
+    the line one is met in 5 n probes.
+    """
+    rounds, turn = divmod(trips, 5)
+    match turn:
+        case 0:
+            return 0.0
+        case 2:
+            return 1.0
+        case 4:
+            return None
+        case _:
+            return (2 * rounds + (turn + 1) // 2) * APART % 1.0
+
+
 def passed(breaker: Breaker) -> Breaker:
     """A request went through the gate. If the breaker was open, it is the probe."""
     if breaker.position is Position.OPEN:
@@ -91,6 +111,7 @@ def bad(
     *,
     probe: bool = False,
     again: bool = False,
+    aside: bool = False,
 ) -> Breaker:
     """The service failed on a request for `run`; `wait_s` is the wait if it opens by this.
 
@@ -100,13 +121,13 @@ def bad(
     it tells that it could not be asked again: that it fails is what is known of it now.
 
     A probe that was hurried raises no doubt: who asks for a run that had failed asks for that one,
-    and what is known of the others is as true as before.
+    and what is known of the others is as true as before. No more does one that went `aside`.
     """
     if breaker.position is not Position.CLOSED:
         if not probe:
             return breaker
         hurried = breaker.probe_at < breaker.due_at
-        doubtful = again and (breaker.doubtful or not hurried)
+        doubtful = again and (breaker.doubtful or not (hurried or aside))
         return replace(_failed(breaker, Cause.SERVER, now, wait_s), doubtful=doubtful)
     runs = breaker.runs if len(breaker.runs) >= RUNS else breaker.runs | {run}
     counted = replace(breaker, streak=breaker.streak + 1, runs=runs)

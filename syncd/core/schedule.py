@@ -70,7 +70,7 @@ class Schedule:
                 self._loaded[lane.run] = lane
                 if _keeps_failing(lane):
                     self._failing_ready.add(lane.run)
-                heapq.heappush(self._line(lane), _rank(lane))
+                heapq.heappush(self._line(lane), rank_of(lane))
 
     def take(self, *, steady: bool = False) -> Lane | None:
         """The first in line: the highest priority, then the oldest patch; None if nobody may go.
@@ -81,22 +81,26 @@ class Schedule:
         lane = self._first(self._steady)
         if self._failing and not steady:
             other = self._first(self._failing)
-            if lane is None or (other is not None and _rank(other) < _rank(lane)):
+            if lane is None or (other is not None and rank_of(other) < rank_of(lane)):
                 lane = other
         return None if lane is None else self._taken(lane)
 
-    def take_to_probe(self, *, last: bool, wanted: str | None = None) -> Lane | None:
-        """The wanted run's lane, if it may go; else the one whose answer tells most about the
-        service: of those that failed least the first in line, or the last, for whatever is wrong
-        with some may be wrong with their neighbours."""
-        ready = list(self._all_ready())
-        for lane in ready:
-            if lane.run == wanted:
-                return self._taken(lane)
-        fewest = min((lane.failures for lane in ready), default=0)
-        found = [lane for lane in ready if lane.failures == fewest]
-        told = (max if last else min)(found, key=_rank, default=None)
-        return None if told is None else self._taken(told)
+    def take_run(self, run: str | None) -> Lane | None:
+        """The lane of this run, if it may go."""
+        lane = None if run is None or run in self._busy else self._loaded.get(run)
+        return None if lane is None else self._taken(lane)
+
+    def take_beside(self, rank: Rank, most_failures: float) -> Lane | None:
+        """The one that stands next to there in line, of those that have not failed more often."""
+
+        def apart(lane: Lane) -> tuple[int, int, int]:
+            place, first_id, _ = rank_of(lane)
+            # Of two as near, the one behind.
+            return abs(place - rank[0]), abs(first_id - rank[1]), -first_id
+
+        found = (lane for lane in self._all_ready() if lane.failures <= most_failures)
+        lane = min(found, key=apart, default=None)
+        return None if lane is None else self._taken(lane)
 
     def drop(self, run: str) -> None:
         """The lane is no longer loaded: it rests in the outbox, or has nothing left."""
@@ -123,7 +127,7 @@ class Schedule:
         if priority > lane.priority:
             lane.priority = priority
             if run not in self._busy:
-                heapq.heappush(self._line(lane), _rank(lane))
+                heapq.heappush(self._line(lane), rank_of(lane))
         return True
 
     def reserve(self, run: str) -> bool:
@@ -156,9 +160,16 @@ class Schedule:
         return self.ready - len(self._failing_ready)
 
     @property
-    def has_newcomer(self) -> bool:
-        """Whether one of them has not failed yet."""
-        return any(not lane.failures for lane in self._all_ready())
+    def fewest_failures(self) -> int:
+        """How often in a row the one of them has failed that failed least."""
+        return min((lane.failures for lane in self._all_ready()), default=0)
+
+    @property
+    def newcomer(self) -> str | None:
+        """The run of the first in line of them that have not failed yet."""
+        new = (lane for lane in self._all_ready() if not lane.failures)
+        lane = min(new, key=rank_of, default=None)
+        return None if lane is None else lane.run
 
     @property
     def failing_busy(self) -> int:
@@ -198,7 +209,7 @@ class Schedule:
             if (
                 lane is not None
                 and lane.run not in self._busy
-                and line[0] == _rank(lane)
+                and line[0] == rank_of(lane)
                 and self._line(lane) is line
             ):
                 return lane
@@ -210,5 +221,6 @@ def _keeps_failing(lane: Lane) -> bool:
     return lane.failures >= FAILING
 
 
-def _rank(lane: Lane) -> Rank:
+def rank_of(lane: Lane) -> Rank:
+    """Where it stands in line."""
     return -lane.priority, lane.waiting[0].id, lane.run

@@ -7,10 +7,14 @@ from itertools import islice
 
 import orjson
 
-from syncd.core.schedule import Lane
-from syncd.store.lane import TOP, is_readable, load_lane, load_lanes
+from syncd.core.schedule import Lane, Rank, rank_of
+from syncd.store.lane import AT_ONCE, TOP, is_readable, load_lane, load_lanes
 
 STRIDE = 512  # patches walked by one statement
+REACH = 500_000  # … by one that only counts them, in ten milliseconds
+
+Found = tuple[Rank, Lane | None]
+"""Where in line somebody is looked for, and who is found there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,57 @@ def page(
     return Page(lanes, arrived, newest, cursor, exhausted, unreadable, empty, next_due_at)
 
 
-def last_in_line(db: sqlite3.Connection) -> Lane | None:
-    """The lane of the newest patch of the lowest priority."""
+def to_probe(
+    db: sqlite3.Connection, share: float | None, loaded: Collection[str], now: float
+) -> Found | None:
+    """Where in line that share stands before, and the lane next to there of those that have not
+    failed, unless it is loaded. Without a share the lane that is due longest, and where it stands.
+    """
+    if share is not None:
+        rank = _standing(db, share)
+        return rank and (rank, beside(db, rank, 0, loaded, now))
+    due = db.execute(
+        "SELECT workflow_run_id FROM lanes WHERE due_at <= ? ORDER BY due_at LIMIT ?",
+        (now, AT_ONCE),
+    )
+    lanes = load_lanes(db, [run for (run,) in due])
+    return (rank_of(lanes[0]), lanes[0]) if lanes else None
+
+
+def _standing(db: sqlite3.Connection, share: float) -> Rank | None:
+    """Where the patch stands that has this share of all that wait before it; in the middle of a
+    very long line somebody nearer to an end. None if nothing waits."""
+    (count,) = db.execute("SELECT n FROM counters WHERE state = 'pending'").fetchone()
+    order, skipped = (
+        ("priority DESC, id", share) if share < 0.5 else ("priority, id DESC", 1 - share)
+    )
     row = db.execute(
-        "SELECT workflow_run_id FROM outbox WHERE state = 'pending'"
-        " ORDER BY priority, id DESC LIMIT 1"
+        "SELECT priority, id, workflow_run_id FROM outbox WHERE state = 'pending'"
+        f" ORDER BY {order} LIMIT 1 OFFSET ?",
+        (min(REACH, int(skipped * count)),),
     ).fetchone()
-    return load_lane(db, row[0]) if row else None
+    return row and (-row[0], row[1], row[2])
+
+
+def beside(
+    db: sqlite3.Connection, rank: Rank, most_failures: float, loaded: Collection[str], now: float
+) -> Lane | None:
+    """The lane of the patch that stands next to there in line, at that priority, and not far from
+    there, of those that are not loaded, may go, and have not failed more often in a row."""
+    met: list[tuple[int, str]] = []
+    for side in "id >= ? ORDER BY id", "id < ? ORDER BY id DESC":
+        met += db.execute(
+            "SELECT id, workflow_run_id FROM ("
+            "SELECT id, workflow_run_id FROM outbox"
+            f" WHERE state = 'pending' AND priority = ? AND {side} LIMIT {STRIDE}) AS waiting"
+            " WHERE NOT EXISTS ("
+            "         SELECT 1 FROM lanes WHERE workflow_run_id = waiting.workflow_run_id"
+            "                               AND (due_at > ? OR failures > ?))",
+            (-rank[0], rank[1], now, most_failures),
+        )
+    there = (row for row in met if row[1] not in loaded)
+    nearest = min(there, key=lambda row: abs(row[0] - rank[1]), default=None)
+    return None if nearest is None else load_lane(db, nearest[1])
 
 
 def due_lanes(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from syncd.core.patch import Patch
-from syncd.core.schedule import Lane
+from syncd.core.schedule import Lane, Rank
 from syncd.core.settlement import Settlement
 from syncd.core.suspect import Suspect
 from syncd.store import (
@@ -32,7 +32,7 @@ from syncd.store.connection import Connection, transaction
 from syncd.store.errors import StoreError, StoreMoved, StoreUnavailable, StoreUnseen
 from syncd.store.lane import load_lane
 from syncd.store.lock import PATIENCE_S, acquire, hold, let_go, sign
-from syncd.store.page import Cursor, Page
+from syncd.store.page import Cursor, Found, Page
 from syncd.store.retention import Swept
 from syncd.store.verbs import Selection, Touched, Verb
 
@@ -192,9 +192,13 @@ class Store:
             lambda db: page.page(db, cursor, loaded, limit, self._wall(), due=due)
         )
 
-    async def last_in_line(self) -> Lane | None:
-        """The lane of the newest patch of the lowest priority."""
-        return await self._reader.run(page.last_in_line)
+    async def to_probe(self, share: float | None, loaded: Collection[str]) -> Found | None:
+        """Where in line a probe is to go, and the lane of there unless it is loaded."""
+        return await self._reader.run(lambda db: page.to_probe(db, share, loaded, self._wall()))
+
+    async def beside(self, rank: Rank, most: float, loaded: Collection[str]) -> Lane | None:
+        """The lane next to there that may go, is not loaded, and has failed at `most` so often."""
+        return await self._reader.run(lambda db: page.beside(db, rank, most, loaded, self._wall()))
 
     async def lane(self, run: str) -> Lane | None:
         """The lane of one run as it stands now, in trouble or not."""

@@ -130,12 +130,12 @@ class Stage:
         with closing(sqlite3.connect(self.path)) as db:
             return db.execute(sql).fetchall()
 
-    async def delivered(self, count: int, within_s: float) -> float:
+    async def delivered(self, count: int, within_s: float, every_s: float = 0.1) -> float:
         """Wait until so many patches are delivered; how long that took."""
         began = self.now
         while self.rows("SELECT n FROM counters WHERE state = 'delivered'") < [(count,)]:
             assert self.now - began < within_s, f"not {count} delivered in {within_s} s"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(every_s)
         return self.now - began
 
     async def drained(self, within_s: float) -> float:

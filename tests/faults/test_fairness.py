@@ -8,6 +8,7 @@ from stage import CAP_S, TIMEOUT_S, Row, Vendor, on_stage, virtually
 
 from syncd import log
 from syncd.core.answer import NoReply, Reply
+from syncd.core.breaker import share
 from syncd.store import Selection
 from syncd.verbs import operate
 
@@ -66,8 +67,55 @@ def test_runs_that_cannot_be_served_do_not_hold_up_those_behind_them(
     virtually(play())
 
 
-def test_after_an_outage_they_go_in_their_order_again(tmp_path: Path) -> None:
-    """All but the probe that has found out, though it was sent to the other end of the line."""
+@pytest.mark.parametrize("bad", [20, 60, 200])
+def test_runs_among_others_that_cannot_be_served_are_found_by_the_probes(
+    tmp_path: Path, bad: int
+) -> None:
+    """As many stand before them as behind; one probe in five may be what it takes to try a part."""
+
+    async def play() -> None:
+        vendor = refusing(2 * bad)
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            those = rows("bad", 2 * bad)
+            stage.insert(those[:bad] + rows("good", 20) + those[bad:])
+            part = (2 * bad + 20) / 20
+            took = await stage.delivered(20, 60.0 + 5 * part * CAP_S / 2, every_s=10.0)
+
+            # What cannot be served is hardly tried more often than by probes alone.
+            assert len(vendor.requests) < 20 + 60 + took / (CAP_S / 2)
+
+    virtually(play())
+
+
+def test_runs_that_failed_in_an_outage_do_not_wait_for_all_that_came_since(tmp_path: Path) -> None:
+    """Those are new, and cannot be served: each would be heard before one that failed before."""
+
+    async def play() -> None:
+        vendor = refusing(100)
+        vendor.otherwise = FAILS
+        async with on_stage(tmp_path / "syncd.db", vendor) as stage:
+            stage.insert(rows("old", 5))
+            await asyncio.sleep(HOUR_S)
+            stage.insert(rows("bad", 100))
+            vendor.otherwise = None
+            await stage.delivered(5, within_s=5 * CAP_S, every_s=10.0)
+
+    virtually(play())
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [
+        (0.0, ["new_1"]),
+        (share(11), [f"new_{n}" for n in range(2, 49)]),
+        (1.0, ["new_49"]),
+        (None, [f"first_{n}" for n in range(5)]),
+    ],
+)
+def test_after_an_outage_they_go_in_their_order_again(
+    tmp_path: Path, turn: float | None, expected: list[str]
+) -> None:
+    """All but the probe that has found out, wherever in line it was sent."""
 
     async def play() -> None:
         vendor = Vendor()
@@ -76,15 +124,17 @@ def test_after_an_outage_they_go_in_their_order_again(tmp_path: Path) -> None:
             stage.insert(rows("first", 5))
             await asyncio.sleep(60.0)
             stage.insert(rows("new", 50))
-            while stage.gate.trips % 2 != 0:  # noqa: ASYNC110
+            await asyncio.sleep(2.0)  # the first of them was heard by now
+            while share(stage.gate.trips) != turn:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             vendor.otherwise = None
             asked = len(vendor.requests)
             await stage.delivered(55, within_s=2 * CAP_S)
 
-            probed, *others = [run for _, run, _, _ in vendor.requests[asked:] if run[0] == "n"]
-            assert probed == "new_49"
-            assert others == [f"new_{n}" for n in range(49)]
+            probed, *others = [run for _, run, _, _ in vendor.requests[asked:]]
+            news = [run for run in others if run[0] == "n"]
+            assert news == [run for run, _, _ in rows("new", 50) if run != probed]
+            assert probed in expected
 
     virtually(play())
 

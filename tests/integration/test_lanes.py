@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stores import deferred, fill, insert
 
-from syncd.core.schedule import Lane
+from syncd.core.schedule import Lane, Rank
 from syncd.lanes import Lanes
 from syncd.store import Page, Selection, Store
 
@@ -24,8 +24,13 @@ class Late(Store):
         await self._meanwhile()
         return found
 
-    async def last_in_line(self) -> Lane | None:
-        found = await super().last_in_line()
+    async def beside(self, *asked: Any) -> Lane | None:
+        found = await super().beside(*asked)
+        await self._meanwhile()
+        return found
+
+    async def to_probe(self, *asked: Any) -> tuple[Rank, Lane | None] | None:
+        found = await super().to_probe(*asked)
         await self._meanwhile()
         return found
 
@@ -74,7 +79,16 @@ async def test_a_failure_that_is_settled_while_a_page_is_read_is_not_forgotten(
             await lanes.refill()
 
 
-@pytest.mark.parametrize("read", [Lanes.refill, Lanes.load_last])
+async def load_last(lanes: Lanes) -> None:
+    await lanes.load_to_probe(1.0)
+
+
+async def load_in_doubt(lanes: Lanes) -> None:
+    lanes._probing = 0, 1, ""  # where the run stands
+    await lanes.load_in_doubt()
+
+
+@pytest.mark.parametrize("read", [Lanes.refill, load_last, load_in_doubt])
 async def test_what_an_operator_discards_while_it_is_read_is_not_given_out(
     store: Late, lanes: Lanes, read: Callable[[Lanes], Awaitable[None]]
 ) -> None:

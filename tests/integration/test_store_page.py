@@ -242,7 +242,8 @@ async def test_every_step_of_a_page_begins_in_an_index_of_what_waits(store: Stor
         for cursor in (Cursor(), Cursor(0, 1, 1)):
             page.page(db, cursor, NOBODY, 10, NOON)
         page.page(db, Cursor(0, 1, 1), NOBODY, 10, NOON + 2.0)
-        page.last_in_line(db)
+        for share in (0.4, 1.0, None):
+            page.to_probe(db, share, NOBODY, NOON + 2.0)
         db.set_trace_callback(None)
         return [plan(db, sql) for sql in asked]
 

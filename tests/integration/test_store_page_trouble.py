@@ -1,5 +1,7 @@
 """Walking the outbox past runs in trouble: each is met when it is due."""
 
+from collections.abc import Collection
+
 from stores import (
     NOBODY,
     NOON,
@@ -92,18 +94,55 @@ async def test_lanes_that_keep_failing_have_a_limit_of_their_own(store: Store, w
     assert [found.exhausted for found in (some, none, few)] == [False] * 3
 
 
-async def test_the_last_in_line_is_the_newest_of_the_lowest_priority(store: Store) -> None:
-    assert await store.last_in_line() is None
-    await fill(store, ("a", "{}", -1), ("b", "{}"), ("c", "{}", -1), ("a", "{}"), ("d", "{}", 3))
+async def to_probe(
+    store: Store, share: float | None, loaded: Collection[str] = NOBODY
+) -> tuple[int, str | None] | None:
+    """The patch where a probe is to go, and the run that is found there."""
+    found = await store.to_probe(share, loaded)
+    return found and (found[0][1], found[1] and found[1].run)
 
-    lane = await store.last_in_line()
 
+async def test_a_share_of_the_line_is_a_place_in_it_whatever_gaps_and_priorities(
+    store: Store,
+) -> None:
+    assert await to_probe(store, 0.5) is None
+    await fill(store, *((f"gone{n}", "{}") for n in range(50)))
+    await store.settle([delivered(f"gone{n}", n + 1) for n in range(50)])
+    await fill(store, *((f"low{n}", "{}", -7) for n in range(3)), *((f"r{n}", "{}") for n in "ab"))
+
+    found = [await to_probe(store, share) for share in (0.0, 0.2, 0.4, 0.7, 0.9, 1.0)]
+
+    line = ["ra", "rb", "low0", "low1", "low2", "low2"]
+    assert [there[1] for there in found if there] == line
+
+
+async def test_beside_a_place_is_the_next_that_is_not_loaded_and_has_not_failed(
+    store: Store,
+) -> None:
+    await fill(store, *((f"r{n}", "{}") for n in range(9)), ("high", "{}", 3))
+    await store.settle([deferred(f"r{n}", n + 1, due_at=NOON) for n in (3, 4, 5)])
+
+    assert await to_probe(store, 0.5) == (4, "r2")
+    assert await to_probe(store, 0.5, {"r2", "r6"}) == (4, "r1")
+    assert await to_probe(store, 1.0, {f"r{n}" for n in range(9)}) == (9, None)
+    lane = await store.beside((0, 5, ""), 1, {"r4"})
     assert lane is not None
-    assert lane.run == "c"
-    await store.settle([delivered("c", 3)])
-    lane = await store.last_in_line()
-    assert lane is not None
-    assert (lane.run, [patch.id for patch in lane.waiting]) == ("a", [1, 4])
+    assert (lane.run, lane.failures) == ("r5", 1)
+
+
+async def test_a_probe_for_those_that_failed_goes_to_the_one_that_is_due_longest(
+    store: Store,
+) -> None:
+    """However often it has failed; not to one that has nothing left, or whose time is to come."""
+    await fill(store, *((f"r{n}", "{}") for n in range(5)))
+    assert await to_probe(store, None) is None
+    await defer(store, "r0", 1, due_at=NOON - 9.0)
+    await store.operate("discard", Selection(run="r0"), in_flight=())
+    await defer(store, "r1", 2, due_at=NOON - 1.0)
+    await defer(store, "r2", 3, due_at=NOON - 2.0, failures=7)
+    await defer(store, "r3", 4, due_at=NOON + 1.0)
+
+    assert await to_probe(store, None, {"r2"}) == (3, "r2")
 
 
 async def test_runs_that_are_deferred_are_passed_by_without_being_loaded(store: Store) -> None:

@@ -88,6 +88,19 @@ def test_after_an_outage_it_is_unsure_until_one_whose_turn_it_is_has_a_good_answ
     assert breaker.good(CLOSED, aside=True) == CLOSED
 
 
+@given(st.integers(1, 10**6), st.integers(1, 60), st.floats(0.0, 1.0))
+def test_each_part_of_the_line_is_met_by_one_of_a_few_probes(
+    trips: int, parts: int, begin: float
+) -> None:
+    """Both ends, and those that had failed, at every fifth."""
+    turns = [breaker.share(trip) for trip in range(trips, trips + 5 * parts)]
+    within = [share for share in turns if share not in (0.0, 1.0, None)]
+    part = min(begin, 1.0 - 1.0 / parts)
+
+    assert [turns.count(share) for share in (0.0, 1.0, None)] == [parts] * 3
+    assert any(part <= share <= part + 1.0 / parts for share in within if share is not None)
+
+
 @pytest.mark.parametrize("cause", list(Cause))
 def test_each_failed_probe_opens_it_again_and_is_counted(cause: Cause) -> None:
     here = breaker.locked_out(CLOSED, 0.0, 1.0) if cause is Cause.CREDENTIALS else OPEN
@@ -177,6 +190,14 @@ def test_a_probe_that_was_hurried_raises_no_doubt_but_may_end_it() -> None:
         assert not asked(sure, now, again=True)
         assert asked(doubtful, now, again=True)
         assert not asked(doubtful, now, again=False)
+
+
+def test_a_probe_to_one_that_had_failed_raises_no_doubt_while_it_goes_aside_of_others() -> None:
+    sure = breaker.bad(PROBING, "a", 20.0, 10.0, probe=True, again=True, aside=True)
+    doubtful = replace(PROBING, doubtful=True)
+
+    assert not sure.doubtful
+    assert breaker.bad(doubtful, "a", 20.0, 10.0, probe=True, again=True, aside=True).doubtful
 
 
 LATE = ["late failure", "late refusal"]  # of requests that were sent before it opened

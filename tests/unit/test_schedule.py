@@ -179,6 +179,24 @@ def test_a_lane_loaded_again_stands_where_it_belongs_now() -> None:
     assert order(schedule) == ["a", "b"]
 
 
+def test_beside_a_place_is_the_next_by_priority_then_by_age_that_failed_no_more() -> None:
+    schedule = loading(*(lane(f"r{n}", n) for n in (1, 4, 6, 9)), lane("high", 5, 3))
+    failing = lane("failing", 5)
+    failing.failures = 2
+    schedule.add([failing])
+
+    taken = [schedule.take_beside((0, 5, ""), most) for most in (1, 1, 2, 1, 1, 1, 9)]
+
+    runs = [one and one.run for one in taken]
+    assert runs == ["r6", "r4", "failing", "r9", "r1", "high", None]
+    assert schedule.take_run("r4") is None
+    schedule.drop("r4")
+    schedule.add([lane("r4", 7)])
+    assert schedule.newcomer == "r4"
+    assert (again := schedule.take_run("r4")) is not None
+    assert again.waiting[0].id == 7
+
+
 RUNS = st.sampled_from("abcd")
 PRIORITIES = st.integers(-2, 2)
 
