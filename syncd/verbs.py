@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from syncd.relay import Relay
-from syncd.store import Selection, Store, Touched, Verb, read
+from syncd.store import Selection, Store, Touched, Verb, operate_in_steps, read
 
 THE_DAEMON_STOPS = "the daemon stops"
 
@@ -38,8 +38,8 @@ async def operate(
     Who says `retry` means now, not at the next probe; also where the rows were ready to go, and
     waited for nothing but that. Who has stopped it means nothing more.
     """
-    touched = await store.operate_in_steps(
-        verb, selection, relay.standing_still, force=force, stopped=stopped
+    touched = await operate_in_steps(
+        store, verb, selection, relay.standing_still, force=force, stopped=stopped
     )
     if verb != "retry" or touched.stopped:
         return Done(touched)

@@ -284,13 +284,14 @@ def _outlook(touched: dict[str, Any]) -> Iterator[str]:
 
 
 def _by_file(to: Door, verb: Verb, asked: dict[str, Any], heard: Heard) -> dict[str, Any]:
-    from syncd.store import Selection
+    from syncd.store import Selection, operate_in_steps
     from syncd.store.facts import PAUSED, fact
 
     chosen = Selection(asked["ids"], asked["run"], asked["reason"], asked["all"])
 
     async def operate(store: Any) -> tuple[Any, bool]:
-        touched = await store.operate_in_steps(
+        touched = await operate_in_steps(
+            store,
             verb,
             chosen,
             lambda: nullcontext(()),

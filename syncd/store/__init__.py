@@ -10,6 +10,7 @@ from syncd.store.errors import (
     StoreUnavailable,
 )
 from syncd.store.page import Cursor, Page
+from syncd.store.steps import operate_in_steps
 from syncd.store.store import Query, Store
 from syncd.store.verbs import Selection, Touched, Verb
 
@@ -29,4 +30,5 @@ __all__ = [
     "StoreUnavailable",
     "Touched",
     "Verb",
+    "operate_in_steps",
 ]

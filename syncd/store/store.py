@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -29,7 +29,7 @@ from syncd.store import (
 from syncd.store.accept import Accepted, Place
 from syncd.store.access import identity
 from syncd.store.connection import Connection, transaction
-from syncd.store.errors import StoreError, StoreMoved, StoreUnavailable, StoreUnseen
+from syncd.store.errors import StoreMoved, StoreUnavailable, StoreUnseen
 from syncd.store.lane import load_lane
 from syncd.store.lock import PATIENCE_S, acquire, hold, let_go, sign
 from syncd.store.page import Cursor, Found, Page
@@ -37,17 +37,13 @@ from syncd.store.retention import Swept
 from syncd.store.verbs import Selection, Touched, Verb
 
 T = TypeVar("T")
-Still = Callable[[], AbstractAsyncContextManager[Collection[int]]]
-Stopped = Callable[[], str | None]
 Wall = Callable[[], float]
 Query = Callable[[sqlite3.Connection], Iterator[read.Row]]
 NextPart = Callable[[], Awaitable[bytes]]
 Connect = Callable[[Callable[[Path], sqlite3.Connection], Path], Awaitable[Connection]]
 
 SEARCH_STEPS = 10_000  # of SQLite's machine, a millisecond: then it is asked whether to go on
-STEP_PATCHES = 2000  # of a verb in one transaction: a tenth of a second, which producers wait
 ALONE_S = 3.0  # for the one connection on which a file that was moved away can be read
-STEP_PAUSE_S = 0.03  # between two of them, for whoever has waited
 
 
 class Store:
@@ -307,43 +303,10 @@ class Store:
             )
         )
 
-    async def operate_in_steps(
-        self,
-        verb: Verb,
-        selection: Selection,
-        still: Still,
-        *,
-        force: bool = False,
-        stopped: Stopped = lambda: None,
-    ) -> Touched:
-        """The same for however many patches, in steps between which others write and are sent.
-
-        `still` yields the patches in flight, and keeps more from being sent during a step. A crash
-        leaves some of it undone, and so does a reason that `stopped` gives before a step, or a step
-        that fails: only if that is the first one, it raises. `retry` alone has one instant for all
-        of them.
-        """
-        done, now = Touched(), self._wall() if verb == "retry" else None
+    async def chosen(self, verb: Verb, selection: Selection) -> Sequence[int]:
+        """The patches that the verb would touch, as they stand now. Nobody waits for the search."""
         async with self._apart() as connection:
-            ids = await connection.run(lambda db: verbs.chosen(db, verb, selection))
-        for begin in range(0, len(ids), STEP_PATCHES):
-            if begin:
-                await asyncio.sleep(STEP_PAUSE_S)
-            if (why := stopped()) is not None:
-                done.stopped = why
-                break
-            part = Selection(ids=tuple(ids[begin : begin + STEP_PATCHES]))
-            try:
-                async with still() as in_flight:
-                    done.add(
-                        await self.operate(verb, part, in_flight=in_flight, force=force, now=now)
-                    )
-            except (StoreError, StoreUnavailable) as error:
-                if not begin:
-                    raise
-                done.stopped = str(error)
-                break
-        return done
+            return await connection.run(lambda db: verbs.chosen(db, verb, selection))
 
     async def sweep(self, after_id: int, before: float) -> Swept:
         """One step of forgetting what was settled before an instant."""

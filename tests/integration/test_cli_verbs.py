@@ -23,7 +23,7 @@ from processes import (
     until_it_waits_for,
 )
 
-from syncd.store.store import STEP_PATCHES
+from syncd.store.steps import STEP_PATCHES
 
 
 def test_verbs_change_the_file_while_the_daemon_is_down(tmp_path: Path) -> None:

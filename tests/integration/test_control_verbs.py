@@ -23,7 +23,7 @@ from syncd.spool import Spool
 from syncd.status import Status
 from syncd.store import read
 from syncd.store.facts import PAUSED, fact
-from syncd.store.store import STEP_PATCHES
+from syncd.store.steps import STEP_PATCHES
 
 
 async def test_enqueued_patches_are_on_disk_when_it_answers(asking: Asking) -> None:

@@ -22,8 +22,8 @@ from stores import (
 )
 
 from syncd.core.patch import Patch
-from syncd.store import Selection, Store, StoreBusy, Verb, read, verbs
-from syncd.store.store import STEP_PATCHES
+from syncd.store import Selection, Store, StoreBusy, Verb, operate_in_steps, read, verbs
+from syncd.store.steps import STEP_PATCHES
 
 # What each verb touches
 
@@ -78,8 +78,8 @@ async def test_retry_counts_each_deferred_patch_of_a_run_once_in_however_many_st
         yield ()
 
     found = await store.read(lambda db: read.outbox(db, wall.now))
-    touched = await store.operate_in_steps("retry", EVERYTHING, still)
-    again = await store.operate_in_steps("retry", EVERYTHING, still)
+    touched = await operate_in_steps(store, "retry", EVERYTHING, still)
+    again = await operate_in_steps(store, "retry", EVERYTHING, still)
 
     assert found["outbox"]["deferred"] == touched.touched == STEP_PATCHES + 1
     assert (again.touched, again.waiting) == (0, STEP_PATCHES + 1)
@@ -96,7 +96,7 @@ async def test_what_is_discarded_in_steps_is_settled_when_its_step_is_done(
         wall.now += 1
         yield ()
 
-    await store.operate_in_steps("discard", EVERYTHING, still)
+    await operate_in_steps(store, "discard", EVERYTHING, still)
     since = {"state": "discarded", "since": NOON + 2}
     found = await store.read(lambda db: [row["id"] for row in read.patches(db, NOON, **since)])
 
@@ -286,7 +286,7 @@ async def test_a_verb_over_many_patches_lets_producers_in(store: Store) -> None:
             db.execute("INSERT INTO outbox (workflow_run_id, name) VALUES ('other', 'n')")
         yield ()
 
-    touched = await store.operate_in_steps("hold", Selection(everything=True), still)
+    touched = await operate_in_steps(store, "hold", Selection(everything=True), still)
 
     assert steps == 3
     assert touched.touched == 3 * STEP_PATCHES
@@ -312,9 +312,9 @@ async def test_a_verb_in_steps_says_what_was_done_before_one_that_fails(
 
         if locked == 1:
             with pytest.raises(StoreBusy):
-                await store.operate_in_steps("hold", EVERYTHING, still)
+                await operate_in_steps(store, "hold", EVERYTHING, still)
         else:
-            touched = await store.operate_in_steps("hold", EVERYTHING, still)
+            touched = await operate_in_steps(store, "hold", EVERYTHING, still)
             assert touched.stopped is not None
             assert "locked by another process" in touched.stopped
             assert touched.touched == STEP_PATCHES
