@@ -3,17 +3,14 @@
 import asyncio
 import random
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from syncd.selftest.disk import SQL_ERRORS, Fallible
 from syncd.store.connection import Connection, transaction
 from syncd.store.errors import translated
-from syncd.store.schema import open_writer
 
 T = TypeVar("T")
 
@@ -97,26 +94,10 @@ class Inline(Connection):
         self._sqlite.close()
 
 
-@cache
-def _empty() -> bytes:
-    """A database in which nothing has happened yet."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "syncd.db"
-        open_writer(path).close()
-        return path.read_bytes()
-
-
-def _lay_out(path: Path) -> None:
-    """See to it that there is a database: the migrations would be the same for each history."""
-    if not path.exists():
-        path.write_bytes(_empty())
-
-
 def connecting(life: Life) -> Callable[..., object]:
     """What `Store.open` takes as `connect`."""
 
     async def connect(opener: Callable[[Path], sqlite3.Connection], path: Path) -> Inline:
-        _lay_out(path)
         db = opener(path)
         # What a power cut does to a commit is SQLite's own, well-tested affair.
         db.execute("PRAGMA synchronous = OFF")
