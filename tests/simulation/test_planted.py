@@ -19,6 +19,7 @@ SEEN_AT = {
     "drop_the_fence": (112, 152, 45),
     "forget_an_unclean_stop": (112, 152),
     "give_up_on_a_full_disk": (26, 35),
+    "ignore_the_clock": (28,),
     "never_break": (971, 1050),
     "probe_at_once": (390, 581),
     "read_back_without_end": (18, 22),
