@@ -189,7 +189,7 @@ def _is_moved(to: Door) -> bool:
         status = to.status()
     except SyncdError:
         return not is_there(to.paths.store)
-    return status is not None and (status["daemon"]["moved"] or not is_there(to.paths.store))
+    return status is not None and (status["daemon"].get("moved") or not is_there(to.paths.store))
 
 
 def _hindrance(to: Door, path: Path) -> str | None:
