@@ -1,5 +1,6 @@
 """`syncd enqueue --file`: a file or a pipe into the outbox, part by part, with its progress."""
 
+import errno
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from syncd.cli.signals import Stopped, heeding, ignore
 from syncd.cli.tally import Tally, in_json, in_words, so_far, to_name, unnamed
 from syncd.cli.wire import Down, Mute, WentAway
 from syncd.errors import SyncdError
-from syncd.formats import Format, Kind, format_of, read
+from syncd.formats import Chunk, Format, Kind, format_of, read
 
 _GZIP = b"\x1f\x8b"
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -38,9 +39,10 @@ def enqueue_file(to: Door, path: str, format_name: str | None, *, as_json: bool)
     course = Course(Tally("stdin" if path == "-" else plain(Path(path).name)))
     try:
         with heeding(*_ENDING), _file(path) as file:
-            kind = _format(path, format_name, file)
+            with _reading():
+                kind = _format(path, format_name, file)
             course.tally = replace(course.tally, kind=kind.kind)
-            chunks = read(file, kind, rows=1, limit=to.config.spool.max_file_bytes)
+            chunks = _read(file, kind, to.config.spool.max_file_bytes)
             with outbox(to) as box, _progress(file) as progress:
 
                 def show() -> None:
@@ -175,6 +177,22 @@ def _format(path: str, format_name: str | None, file: BinaryIO) -> Format:
     if found is None:
         raise click.UsageError(f"--file {plain(path)}: say --format: the name does not tell")
     return found
+
+
+def _read(file: BinaryIO, kind: Format, limit: int) -> Iterator[Chunk]:
+    with _reading():
+        yield from read(file, kind, rows=1, limit=limit)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What keeps the file from being read is told in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # no fault of the file's: it is copied if it is compressed
+            raise
+        raise SyncdError(f"cannot be read: {error.strerror or error}: hand in a copy") from error
 
 
 @contextmanager

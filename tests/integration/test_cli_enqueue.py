@@ -300,6 +300,15 @@ def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path, path: str, why
     assert found.stderr == f"syncd: {path}: cannot be opened: {why} (nothing was accepted)\n"
 
 
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv"])
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, form: str) -> None:
+    found = syncd("enqueue", "--file", "/proc/self/mem", "--format", form, folder=tmp_path)
+
+    assert found.returncode == 1
+    why = "cannot be read: Input/output error: hand in a copy"
+    assert found.stderr == f"syncd: /proc/self/mem: {why} (nothing was accepted)\n"
+
+
 @pytest.mark.parametrize(
     ("closed", "code", "said"),
     [
