@@ -20,12 +20,10 @@ from syncd.store.errors import StoreError, StoreInUse
 
 PATIENCE_S = 5.0  # an operator's verb holds it for a moment, a daemon for its life
 LOOK_S = 0.02
+IN_USE = "{}: another syncd holds this database: stop it, or name another store.path"
 # One byte of the file, far from those that SQLite locks. Such a lock is this descriptor's alone,
 # and to be had wherever SQLite finds its own.
 _BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0)
-
-
-IN_USE = "{}: another syncd holds this database: stop it, or name another store.path"
 
 
 async def acquire(path: Path, patience_s: float) -> int:

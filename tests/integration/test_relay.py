@@ -89,6 +89,21 @@ async def test_waiting_patches_of_one_run_go_in_one_request(path: Path) -> None:
 @pytest.mark.alone
 @pytest.mark.parametrize("fold", [False, True], ids=["one by one", "folded"])
 async def test_the_limit_is_used_and_never_passed(path: Path, fold: bool) -> None:
+    """A machine that holds up a request on its way, and not the next, spoils a try: one of a few
+    must show it whole."""
+    tries: list[tuple[dict[str, int], int]] = []
+    while len(tries) < 4 and not any(kept_to(40, *stats) for stats in tries):
+        tries.append(await answered(path.with_name(f"{len(tries)}.db"), fold))
+
+    assert any(kept_to(40, *stats) for stats in tries), tries
+
+
+def kept_to(limit: int, by_status: dict[str, int], most_in_one_second: int) -> bool:
+    return by_status.keys() == {"200"} and most_in_one_second <= limit
+
+
+async def answered(path: Path, fold: bool) -> tuple[dict[str, int], int]:
+    """How requests below a limit of 40 were answered, and the most of them in any second."""
     async with (
         sandboxed(rate=40) as sandbox,
         delivering(path, sandbox, rate=40.0, in_flight=8, fold=fold) as it,
@@ -98,12 +113,10 @@ async def test_the_limit_is_used_and_never_passed(path: Path, fold: bool) -> Non
 
         stats = await sandbox.stats()
         sent = [request["at_s"] for request in await sandbox.requests()]
-        # A machine that is busy with other things may hold up a request on its way, but not the
-        # next, or stop for a moment: hence one that is refused, and the usual gap.
-        assert stats["by_status"].get("429", 0) <= 1
-        assert stats["max_in_one_second"] <= 41
+        # The usual gap: a machine that is busy with other things may stop for a moment.
         assert 1 / median(after - before for before, after in pairwise(sent)) >= 0.97 * 40
         assert await it.wrong_runs() == {}
+    return stats["by_status"], stats["max_in_one_second"]
 
 
 async def test_no_more_is_out_at_once_than_the_operator_allows(path: Path) -> None:

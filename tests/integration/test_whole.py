@@ -65,14 +65,24 @@ def test_patches_of_every_source_reach_their_runs(tmp_path: Path, version: str) 
 
 @pytest.mark.alone
 def test_folding_needs_few_requests_and_stays_under_the_limit(tmp_path: Path) -> None:
-    """6,000 patches over 300 runs go in less than 600 requests, as good as none of them refused.
+    """6,000 patches over 300 runs go in less than 600 requests, without one 429.
 
-    A machine that holds one up on its way, and not those behind it, may spoil that one.
+    A machine that holds one up on its way, and not those behind it, spoils a try: one of a few must
+    show it whole.
     """
+    tries: list[int] = []
+    while len(tries) < 3 and 0 not in tries:
+        tries.append(refused_while_folding(tmp_path / f"{len(tries)}"))
+
+    assert 0 in tries, tries
+
+
+def refused_while_folding(folder: Path) -> int:
+    """The 429s that a folded backlog meets."""
     made = feed.patches(6000, 300, 7, "fold")
     with (
-        start_sandbox(tmp_path, "--rate", "40") as sandbox,
-        start_daemon(tmp_path, sandbox.url, delivery={"rate_per_s": 40.0}) as daemon,
+        start_sandbox(folder, "--rate", "40") as sandbox,
+        start_daemon(folder, sandbox.url, delivery={"rate_per_s": 40.0}) as daemon,
     ):
         daemon.syncd("pause")
         daemon.insert(*feed.as_rows(made))
@@ -82,7 +92,7 @@ def test_folding_needs_few_requests_and_stays_under_the_limit(tmp_path: Path) ->
         proven(daemon, sandbox, made)
         stats = sandbox.stats()
         assert stats["requests"] < 600
-        assert stats["refused_429_limit"] <= stats["requests"] / 100
+    return int(stats["refused_429_limit"])
 
 
 @pytest.mark.alone

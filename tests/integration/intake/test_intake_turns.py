@@ -34,7 +34,20 @@ def test_whoever_waits_as_sqlite_does_gets_in_within_half_a_second(
 async def test_other_producers_do_not_wait_long_for_a_large_file(
     store: FragileStore, spool: Spool
 ) -> None:
-    drop(spool, "a.jsonl", "\n".join(line(n) for n in range(60_000)))
+    """A machine that stops for a moment spoils a try: one of a few must show it whole."""
+    tries: list[list[float]] = []
+    while len(tries) < 3 and not any(max(waits) < 0.5 for waits in tries):
+        tries.append(await waits_beside(store, spool, f"{len(tries)}.jsonl"))
+
+    assert all(len(waits) > 20 for waits in tries)
+    assert any(max(waits) < 0.5 for waits in tries), [max(waits) for waits in tries]
+    assert [each for each in rows_of(store) if each[0] != "other"] == [
+        row(n) for n in range(60_000)
+    ] * len(tries)
+
+
+async def waits_beside(store: FragileStore, spool: Spool, name: str) -> list[float]:
+    """How long another producer's INSERTs take while a large file is taken in."""
     stop = threading.Event()
     waits: list[float] = []
 
@@ -47,18 +60,14 @@ async def test_other_producers_do_not_wait_long_for_a_large_file(
             stop.wait(0.002)
         db.close()
 
+    drop(spool, name, "\n".join(line(n) for n in range(60_000)))
     other = threading.Thread(target=insert)
     other.start()
     async with running(Intake(store, spool), spool) as moves:
-        await moves.until("a.jsonl")
+        await moves.until(name)
     stop.set()
     other.join()
-
-    assert len(waits) > 20
-    assert sorted(waits)[-2] < 0.5  # the machine itself may stop for a moment, once
-    assert [each for each in rows_of(store) if each[0] != "other"] == [
-        row(n) for n in range(60_000)
-    ]
+    return waits
 
 
 class CoarseClock(asyncio.SelectorEventLoop):
